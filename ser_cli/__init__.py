@@ -1,0 +1,3 @@
+"""Speech emotion recognition from the command line: prepare, train, evaluate."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,107 @@
+"""What a person sees while something runs: bars on a terminal, plain lines off it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ser_cli.console import Console
+from ser_cli.errors import count_of
+
+if TYPE_CHECKING:
+    from ser_cli.data.folds import Fold
+    from ser_cli.losses import LossWeights
+    from ser_cli.metrics import Scores
+    from ser_cli.training import EpochRecord
+
+
+@contextmanager
+def counting_bar(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how many of how many are done; nothing off a terminal."""
+    if not console.draws_bars:
+        yield lambda done, total: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit=unit, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+class TrainingView:
+    """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
+
+    def __init__(self, console: Console, folds: int, epochs_left: int) -> None:
+        """Prepare to show a number of epochs.
+
+        Args:
+            console: where it is shown.
+            folds: of the protocol.
+            epochs_left: over all folds that will be trained now.
+        """
+        self._console = console
+        self._folds = folds
+        self._epochs = 0
+        self._epochs_left = epochs_left
+        self._epochs_seen = 0
+        self._began = time.monotonic()
+        self._fold = 0
+        self._bar: Any = None
+
+    def fold_started(self, fold: "Fold", epochs: int) -> None:
+        """Say who is trained on and who is tested."""
+        self._fold, self._epochs = fold.index, epochs
+        sides = ", ".join(f"{side} {count_of(len(ids), 'clip')}" for side, ids in fold.sides if ids)
+        self._console.say(f"fold {fold.index}/{self._folds}: {sides}")
+
+    def weights_chosen(self, weights: "LossWeights", measured: bool) -> None:
+        """Say the weights of the losses."""
+        origin = "measured on the first batches" if measured else "from the recipe"
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in weights.as_dict().items())
+        self._console.say(f"  loss weights, {origin}: {shown}")
+
+    def step_done(self, step: int, steps: int) -> None:
+        """Move the bar of the running epoch."""
+        if not self._console.draws_bars:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=steps, desc=f"fold {self._fold}/{self._folds}", unit="batch", leave=False)
+        self._bar.update(step - self._bar.n)
+
+    def epoch_done(self, record: "EpochRecord") -> None:
+        """Say what one epoch came to, and how long the rest will take."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._epochs_seen += 1
+        self._epochs_left -= 1
+        each = (time.monotonic() - self._began) / self._epochs_seen
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
+        judged = ""
+        if record.selection is not None:
+            judged = f"  selection UA {100 * record.selection.ua:.1f}{' best' if record.is_best else ''}"
+        self._console.say(
+            f"fold {self._fold}/{self._folds} epoch {record.epoch}/{self._epochs}  loss {record.total:.3f}  {losses}"
+            f"{judged}  {record.clips_per_s:.0f} clips/s  {format_seconds(each * self._epochs_left)} left"
+        )
+
+    def fold_done(self, fold: "Fold", scores: "Scores", epoch: int) -> None:
+        """Say how the tested speakers were recognised."""
+        self._console.say(
+            f"fold {fold.index}/{self._folds} tested with epoch {epoch}: WA {100 * scores.wa:.1f} %, "
+            f"UA {100 * scores.ua:.1f} %, macro F1 {100 * scores.macro_f1:.1f} %"
+        )
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: `45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,173 @@
+"""`ser train`: cross-validate a recipe on a corpus."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ser_cli.commands import options
+from ser_cli.commands.progress import TrainingView, counting_bar
+from ser_cli.console import Console
+from ser_cli.errors import count_of
+from ser_cli.recipe import default_recipe, load_recipe
+
+if TYPE_CHECKING:
+    from ser_cli.cross_validation import Plan
+    from ser_cli.runs import Run
+
+EXAMPLES = options.examples(
+    "ser train --dataset demo", "ser train --dataset ravdess --folds 6 --encoder conformer --fold 2"
+)
+
+
+class Selection(StrEnum):
+    """How each fold's epoch is chosen."""
+
+    VALIDATION = "validation"
+    LAST = "last"
+    TEST = "test"
+
+
+def train(
+    dataset: options.Dataset = None,
+    manifest: options.Manifest = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."),
+    ] = None,
+    fold: Annotated[
+        list[int] | None,
+        typer.Option(metavar="I", help="Train only this fold, counted from 1; may be given several times."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Folds by name, such as ravdess-6-balanced, or `seeded`.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="What to train (default: demo, conformer or mll, by corpus and encoder)."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR|HUB-ID", help="`conformer`, or a speech encoder of transformers."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Clips per step.")] = None,
+    select: Annotated[
+        Selection | None,
+        typer.Option(
+            metavar="validation|last|test",
+            help="Which epoch is tested: best on held-out speakers, the last, or best on test (said loudly).",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of everything random.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe; may be given several times."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder (default: runs/, named by what decides the result).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Delete another run that lies in the output folder.")] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Train and test one model per fold; no speaker is ever on both sides.
+
+    Prints the run folder. The same command again trains the folds that are not done; folds may be trained by
+    several processes at once with --fold.
+    """
+    console = Console(quiet, verbose)
+    name = recipe or default_recipe(dataset or "", encoder)
+    resolved = load_recipe(
+        name,
+        set_ or (),
+        encoder__name=encoder,
+        training__epochs=epochs,
+        training__batch_size=batch_size,
+        selection__by=select.value if select else None,
+        seed=seed,
+    )
+    console.detail(f"recipe {name}{'' if recipe else ' (the default for this corpus and encoder)'}")
+
+    from ser_cli.dependencies import require_working_torch
+
+    require_working_torch()
+    from ser_cli.cross_validation import cross_validate, plan_cross_validation
+    from ser_cli.preparation import open_dataset
+    from ser_cli.runs import Run
+
+    with counting_bar(console, "preparing", "clip") as progress:
+        corpus = open_dataset(dataset, manifest, progress)
+    plan = plan_cross_validation(
+        corpus, resolved, Path(name).stem, folds=folds, protocol=protocol, wanted=fold or ()
+    )
+    folder = output or plan.default_folder
+    if dry_run:
+        _describe(console, plan, folder)
+        return
+    _say_plan(console, plan, folder, was_default=output is None)
+    finished = Run(folder).finished_among(plan.wanted)
+    if finished and not force:
+        console.say(f"done already: fold {', '.join(map(str, finished))}; going on with the others")
+    epochs_left = resolved.training.epochs * (len(plan.wanted) - len(finished))
+    view = TrainingView(console, len(plan.folds), epochs_left)
+    run = cross_validate(plan, folder, device, view, force=force)
+    _say_scores(console, run)
+    if json:
+        from ser_cli.evaluation import evaluate_run
+
+        console.result_json({"run": str(run.folder), **evaluate_run(run).as_json()})
+    else:
+        console.result(str(run.folder))
+
+
+def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool) -> None:
+    corpus, recipe = plan.corpus, plan.recipe
+    speakers = len({utterance.speaker for utterance in corpus.utterances})
+    console.say(
+        f"{corpus.name}: {count_of(len(corpus.utterances), 'clip')}, {count_of(speakers, 'speaker')}, "
+        f"{count_of(len(corpus.labels), 'emotion')}; protocol {plan.protocol.name}"
+    )
+    console.say(f"recipe {plan.recipe_name}, encoder {recipe.encoder.name}, run folder {folder}")
+    console.detail(f"run folder {'named by what decides the result' if was_default else 'from --output'}")
+    console.detail(f"folds: {plan.protocol.source}")
+    if recipe.selection.by == "test":
+        console.warn(
+            "each fold's epoch will be chosen on its test side (--select test); "
+            "the figures will be too high, and every report will say so"
+        )
+
+
+def _describe(console: Console, plan: "Plan", folder: Path) -> None:
+    """The resolved recipe and the folds, on stdout."""
+    console.result(f"# run folder: {folder}")
+    console.result(f"# protocol: {plan.protocol.name}")
+    for fold in plan.folds:
+        speakers = [
+            f"{side} {' '.join(sorted({plan.corpus.by_id[i].speaker for i in ids}))}" for side, ids in fold.sides if ids
+        ]
+        console.result(f"# fold {fold.index}: {'; '.join(speakers)}")
+    console.result(plan.recipe.as_toml().rstrip())
+
+
+def _say_scores(console: Console, run: "Run") -> None:
+    from ser_cli.evaluation import evaluate_run
+
+    scores = evaluate_run(run)
+    if scores.missing_folds:
+        waiting = ", ".join(map(str, scores.missing_folds))
+        console.say(f"not done yet: fold {waiting}; the same run folder takes them from any process")
+        return
+    mean, std = scores.mean, scores.std
+    spread = {rate: f" ± {100 * value:.1f}" for rate, value in (std or {}).items()}
+    console.say(
+        f"mean over {count_of(len(scores.folds), 'fold')}: "
+        + ", ".join(
+            f"{title} {100 * mean[rate]:.1f}{spread.get(rate, '')} %"
+            for rate, title in (("wa", "WA"), ("ua", "UA"), ("macro_f1", "macro F1"))
+        )
+    )

@@ -1,0 +1,128 @@
+"""Train and test every fold of a protocol into one run directory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from ser_cli.data.folds import Fold, Protocol, check_folds, choose_protocol, make_folds, write_folds
+from ser_cli.data.store import PreparedCorpus
+from ser_cli.devices import choose_device, choose_precision
+from ser_cli.errors import UsageError
+from ser_cli.evaluation import evaluate_run
+from ser_cli.files import write_atomically
+from ser_cli.models.building import build_model
+from ser_cli.recipe import Recipe
+from ser_cli.reports import write_report
+from ser_cli.runs import Run, RunIdentity, open_or_create_run, write_environment
+from ser_cli.training import TrainingObserver, train_fold
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before anything is trained."""
+
+    corpus: PreparedCorpus
+    recipe: Recipe
+    recipe_name: str
+    protocol: Protocol
+    folds: tuple[Fold, ...]
+    wanted: tuple[int, ...]
+    """The folds to train now, counted from 1."""
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What the run directory is recognised by."""
+        return RunIdentity(
+            dataset=self.corpus.name,
+            recipe=self.recipe_name,
+            encoder=self.recipe.encoder.name,
+            labels=self.corpus.labels,
+            folds=len(self.folds),
+            protocol=self.protocol.name,
+            protocol_hash=self.protocol.hash,
+            manifest_hash=self.corpus.preparation.manifest_hash,
+            recipe_hash=self.recipe.hash,
+            seed=self.recipe.seed,
+        )
+
+    @property
+    def default_folder(self) -> Path:
+        """Where the run goes unless told otherwise: equal plans go to the same place."""
+        identity = self.identity
+        encoder = Path(identity.encoder).name
+        middle = identity.recipe if encoder in (identity.recipe, "") else f"{identity.recipe}-{encoder}"
+        digest = f"{int(identity.recipe_hash[:8], 16) ^ int(identity.protocol_hash[:8], 16):08x}"
+        return Path("runs") / f"{identity.dataset}-{middle}-{digest}"
+
+
+def plan_cross_validation(
+    corpus: PreparedCorpus,
+    recipe: Recipe,
+    recipe_name: str,
+    *,
+    folds: int | None = None,
+    protocol: str | None = None,
+    wanted: Sequence[int] = (),
+) -> Plan:
+    """Choose the protocol, make its folds and prove that nothing crosses them.
+
+    Args:
+        corpus: what is divided.
+        recipe: its `selection` decides what is held out, its seed who.
+        recipe_name: recorded with the run.
+        folds: how many, or None for the standard protocol's number.
+        protocol: its name, or None for the standard one.
+        wanted: folds to train, counted from 1; empty for all.
+
+    Raises:
+        UsageError: `folds` or `wanted` do not fit.
+        FoldError: folds that would leak, or lack an emotion.
+    """
+    chosen = choose_protocol(corpus, protocol, folds, recipe.seed)
+    held_out = recipe.selection.validation_speakers if recipe.selection.by == "validation" else 0
+    made = make_folds(chosen, corpus, validation_speakers=held_out, seed=recipe.seed)
+    check_folds(made, corpus, chosen)
+    for index in wanted:
+        if not 1 <= index <= len(made):
+            raise UsageError(f"--fold {index}: protocol {chosen.name} has folds 1 to {len(made)}")
+    return Plan(corpus, recipe, recipe_name, chosen, made, tuple(sorted(set(wanted))) or tuple(f.index for f in made))
+
+
+def cross_validate(
+    plan: Plan, folder: Path, device_name: str, observer: TrainingObserver, *, force: bool = False
+) -> Run:
+    """Train the wanted folds that are not done yet; score the run when it is complete.
+
+    Any number of processes may train different folds of one run at the same time; the last to finish finds
+    all folds there and writes scores and report.
+
+    Raises:
+        EncoderError: pre-trained weights cannot be had; found before anything is written.
+        RunError: the folder holds another run.
+        UsageError: the device or the precision is not to be had.
+    """
+    device = choose_device(device_name)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision=choose_precision(plan.recipe.training.precision, device)
+    )
+    if accelerator.num_processes > 1:
+        raise UsageError(
+            f"started as one of {accelerator.num_processes} processes, which would all train the same folds\n"
+            f"  start one process per fold instead: ser train … --fold 1, ser train … --fold 2"
+        )
+    build_model(plan.recipe, len(plan.corpus.labels))  # fails now, not after the folder is made
+    run, was_there = open_or_create_run(folder, plan.identity, force=force)
+    if not was_there or not run.recipe_path.is_file():
+        write_atomically(run.recipe_path, plan.recipe.as_toml().encode())
+        write_environment(run.folder / "environment.json", str(device))
+        write_folds(run.folds_path, plan.folds, plan.corpus)
+    for index in plan.wanted:
+        fold_folder = run.fold(index)
+        if not fold_folder.is_done:
+            write_environment(fold_folder.folder / "environment.json", str(device))
+            train_fold(plan.corpus, plan.folds[index - 1], plan.recipe, fold_folder, accelerator, observer)
+    if run.is_complete:
+        write_report(run, evaluate_run(run))
+    return run

@@ -1,0 +1,1 @@
+"""Utterances, their waveforms, their folds, their mixtures and their batches."""

@@ -1,0 +1,175 @@
+"""A prepared corpus on disk: the manifest and all waveforms in one file that processes share.
+
+    $SER_HOME/corpora/NAME/
+      manifest.csv    one row per utterance
+      audio.f32       every waveform after the other, float32 little-endian, 16 kHz mono
+      audio.csv       id, offset and length in samples, SHA-256 of the samples, rate and channels of the source
+      skipped.csv     what was left out and why
+      prepared.json   written last: its presence says that the rest is whole
+
+`audio.f32` is mapped, not read: training touches it at memory speed, and any number of processes on one
+machine share a single copy of it in memory. Float32 keeps what the decoder gave, without clipping.
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.data.manifest import Utterance, read_prepared_manifest
+from ser_cli.errors import CorpusError
+
+FORMAT_VERSION = 1
+
+MANIFEST_NAME = "manifest.csv"
+AUDIO_NAME = "audio.f32"
+INDEX_NAME = "audio.csv"
+SKIPPED_NAME = "skipped.csv"
+MARKER_NAME = "prepared.json"
+
+AUDIO_DTYPE = np.dtype("<f4")
+
+
+@dataclass(frozen=True)
+class StoredAudio:
+    """Where one waveform lies in `audio.f32`, and what it came from."""
+
+    id: str
+    offset: int
+    """In samples."""
+    samples: int
+    sha256: str
+    """Of the decoded samples: equal for recordings that sound the same, whatever their container."""
+    source_rate_hz: int
+    source_channels: int
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What `prepared.json` holds: how a corpus came about."""
+
+    format_version: int
+    name: str
+    corpus: str
+    """The reader's name, or `manifest`."""
+    labels: tuple[str, ...]
+    source: str
+    fingerprint: str
+    """Over names, sizes and times of the source files: equal means that nothing needs to be done again."""
+    manifest_hash: str
+    utterances: int
+    skipped: int
+    notes: tuple[str, ...]
+    program_version: str
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus that is ready for training."""
+
+    folder: Path
+    preparation: Preparation
+    utterances: tuple[Utterance, ...]
+    """Sorted by id."""
+    audio: tuple[StoredAudio, ...]
+    """In the order of `utterances`."""
+
+    @property
+    def name(self) -> str:
+        """The name that `--dataset` takes."""
+        return self.preparation.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The declared emotions, in the order of the model's outputs."""
+        return self.preparation.labels
+
+    @cached_property
+    def by_id(self) -> dict[str, Utterance]:
+        """Utterances by id."""
+        return {utterance.id: utterance for utterance in self.utterances}
+
+    @cached_property
+    def _audio_by_id(self) -> dict[str, StoredAudio]:
+        return {entry.id: entry for entry in self.audio}
+
+    @cached_property
+    def _samples(self) -> NDArray[np.float32]:
+        return np.memmap(self.folder / AUDIO_NAME, dtype=AUDIO_DTYPE, mode="r")
+
+    def length(self, identity: str) -> int:
+        """Samples of an utterance."""
+        return self._audio_by_id[identity].samples
+
+    def audio_hash(self, identity: str) -> str:
+        """SHA-256 of the decoded samples of an utterance."""
+        return self._audio_by_id[identity].sha256
+
+    def waveform(self, identity: str) -> NDArray[np.float32]:
+        """(samples,) of an utterance; a read-only view of the mapped file."""
+        entry = self._audio_by_id[identity]
+        return self._samples[entry.offset : entry.offset + entry.samples]
+
+
+def write_audio_index(path: Path, entries: list[StoredAudio]) -> None:
+    """Write `audio.csv` into a folder that is still being prepared."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(StoredAudio.__dataclass_fields__)
+    writer.writerows([[getattr(entry, name) for name in StoredAudio.__dataclass_fields__] for entry in entries])
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_preparation(folder: Path) -> Preparation | None:
+    """What `prepared.json` of a folder says, or None where nothing whole was prepared."""
+    try:
+        values = json.loads((folder / MARKER_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if values.get("format_version") != FORMAT_VERSION:
+        return None
+    return Preparation(**{**values, "labels": tuple(values["labels"]), "notes": tuple(values["notes"])})
+
+
+def open_corpus(folder: Path) -> PreparedCorpus:
+    """Open a prepared corpus.
+
+    Raises:
+        CorpusError: nothing whole was prepared there, or its files no longer fit together.
+    """
+    preparation = read_preparation(folder)
+    if preparation is None:
+        raise CorpusError(
+            f"dataset {folder.name!r} is not prepared: no {folder / MARKER_NAME}\n"
+            f"  prepare it first: ser prepare --dataset {folder.name} --source FOLDER"
+        )
+    utterances = read_prepared_manifest(folder / MANIFEST_NAME)
+    with (folder / INDEX_NAME).open(newline="", encoding="utf-8") as file:
+        audio = tuple(
+            StoredAudio(
+                row["id"],
+                int(row["offset"]),
+                int(row["samples"]),
+                row["sha256"],
+                int(row["source_rate_hz"]),
+                int(row["source_channels"]),
+            )
+            for row in csv.DictReader(file)
+        )
+    samples = sum(entry.samples for entry in audio)
+    size = (folder / AUDIO_NAME).stat().st_size
+    if [u.id for u in utterances] != [a.id for a in audio] or size != samples * AUDIO_DTYPE.itemsize:
+        raise CorpusError(
+            f"{folder}: manifest and audio do not fit together\n"
+            f"  prepare it again: ser prepare --dataset {folder.name} --source {preparation.source} --force"
+        )
+    return PreparedCorpus(folder, preparation, utterances, audio)
+
+
+__all__ = ["SAMPLE_RATE_HZ", "Preparation", "PreparedCorpus", "StoredAudio", "open_corpus", "read_preparation"]

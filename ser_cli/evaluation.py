@@ -1,0 +1,90 @@
+"""Score a run from its predictions on disk: per fold, mean and standard deviation, pooled."""
+
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from ser_cli.errors import RunError
+from ser_cli.metrics import Scores, confusion_matrix, score
+from ser_cli.predictions import Prediction, read_predictions
+from ser_cli.runs import Run, RunIdentity
+
+RATES = ("wa", "ua", "macro_f1")
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """All figures of one run."""
+
+    identity: RunIdentity
+    selected_by: str
+    """How each fold's epoch was chosen: `validation`, `last`, or `test`."""
+    folds: tuple[tuple[int, Scores], ...]
+    mean: dict[str, float]
+    """Over the folds that are done."""
+    std: dict[str, float] | None
+    """Sample standard deviation over the folds (divisor folds - 1); None for a single fold."""
+    pooled: Scores
+    """Over all predictions together."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Pooled counts, truth by row."""
+
+    @property
+    def missing_folds(self) -> list[int]:
+        """Folds that are not done yet."""
+        done = {index for index, _ in self.folds}
+        return [index for index in range(1, self.identity.folds + 1) if index not in done]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `ser evaluate --json` prints; rates in [0, 1]."""
+        return {
+            "dataset": self.identity.dataset,
+            "recipe": self.identity.recipe,
+            "encoder": self.identity.encoder,
+            "labels": list(self.identity.labels),
+            "folds": [{"fold": index, **asdict(scores)} for index, scores in self.folds],
+            "mean": self.mean,
+            "std": self.std,
+            "pooled": asdict(self.pooled),
+            "confusion": [list(row) for row in self.confusion],
+            "protocol": self.identity.protocol,
+            "protocol_hash": self.identity.protocol_hash,
+            "seed": self.identity.seed,
+            "selected_by": self.selected_by,
+            "missing_folds": self.missing_folds,
+        }
+
+
+def evaluate_run(run: Run) -> RunScores:
+    """Score the folds of a run that are done.
+
+    Raises:
+        RunError: the folder holds no run, no fold is done, or predictions cannot be read.
+    """
+    identity = run.identity()
+    done = run.done_folds()
+    if not done:
+        raise RunError(
+            f"{run.folder}: no fold is done yet, so there is nothing to score\n  run the same `ser train` again"
+        )
+    predictions = {index: read_predictions(run.fold(index).predictions_path) for index in done}
+    folds = tuple((index, _score(predictions[index], identity.labels)[0]) for index in done)
+    everything = [prediction for index in done for prediction in predictions[index]]
+    pooled, confusion = _score(everything, identity.labels)
+    rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
+    return RunScores(
+        identity=identity,
+        selected_by=run.fold(done[0]).facts()["selected_by"],
+        folds=folds,
+        mean={rate: fmean(values) for rate, values in rates.items()},
+        std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
+        pooled=pooled,
+        confusion=confusion,
+    )
+
+
+def _score(
+    predictions: list[Prediction] | tuple[Prediction, ...], labels: tuple[str, ...]
+) -> tuple[Scores, tuple[tuple[int, ...], ...]]:
+    confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
+    return score(confusion, labels), tuple(tuple(int(n) for n in row) for row in confusion)

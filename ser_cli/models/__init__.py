@@ -1,0 +1,1 @@
+"""Encoders, poolings, heads, and the whole model that returns `Output`."""

@@ -1,0 +1,68 @@
+"""Build the model that a recipe describes, and rebuild it from what a checkpoint says of it."""
+
+from typing import Any
+
+from torch import nn
+
+from ser_cli.models.classifier import EmotionClassifier
+from ser_cli.models.conformer import ConformerEncoder
+from ser_cli.models.features import FeatureAugmentation
+from ser_cli.models.pretrained import describe_pretrained, load_pretrained, restore_pretrained
+from ser_cli.recipe import BUILT_IN_ENCODER, Recipe
+
+
+def build_model(recipe: Recipe, num_classes: int) -> EmotionClassifier:
+    """The model of a recipe with the weights that training starts from.
+
+    Raises:
+        EncoderError: pre-trained weights cannot be had.
+    """
+    if recipe.encoder.name == BUILT_IN_ENCODER:
+        return _with_heads(_build_conformer(recipe), recipe, num_classes)
+    return _with_heads(load_pretrained(recipe.encoder.name), recipe, num_classes)
+
+
+def describe_encoder(model: EmotionClassifier) -> dict[str, Any]:
+    """What `rebuild_model` needs besides the recipe: nothing for the built-in encoder."""
+    return {} if isinstance(model.encoder, ConformerEncoder) else describe_pretrained(model.encoder)  # type: ignore[arg-type]
+
+
+def rebuild_model(recipe: Recipe, num_classes: int, encoder: dict[str, Any]) -> EmotionClassifier:
+    """The model of a recipe with weights still to be loaded; needs no network and no original folder."""
+    if recipe.encoder.name == BUILT_IN_ENCODER:
+        return build_model(recipe, num_classes)
+    return _with_heads(restore_pretrained(encoder), recipe, num_classes)
+
+
+def _with_heads(encoder: nn.Module, recipe: Recipe, num_classes: int) -> EmotionClassifier:
+    return EmotionClassifier(
+        encoder,
+        num_classes,
+        pooling=recipe.pooling.name,
+        pooling_heads=recipe.pooling.heads,
+        dropout=recipe.pooling.dropout,
+        projection_dim=recipe.losses.projection_dim,
+    )
+
+
+def _build_conformer(recipe: Recipe) -> ConformerEncoder:
+    settings = recipe.conformer
+    return ConformerEncoder(
+        mel_bands=settings.mel_bands,
+        hop_ms=settings.hop_ms,
+        window_ms=settings.window_ms,
+        channels=settings.channels,
+        dim=settings.dim,
+        layers=settings.layers,
+        heads=settings.heads,
+        feed_forward_dim=settings.feed_forward_dim,
+        kernel_size=settings.kernel_size,
+        dropout=settings.dropout,
+        augmentation=FeatureAugmentation(
+            max_time_warp=settings.max_time_warp,
+            max_frequency_warp=settings.max_frequency_warp,
+            crop_frames=round(1000 * settings.crop_s / settings.hop_ms),
+            max_masked_bands=settings.max_masked_bands,
+            max_masked_frames=round(settings.max_masked_ms / settings.hop_ms),
+        ),
+    )

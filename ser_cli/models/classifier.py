@@ -1,0 +1,81 @@
+"""The whole model: encoder, pooling, and the heads that the losses read."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ser_cli.models.masks import frame_mask
+from ser_cli.models.pooling import POOLINGS
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model makes of a batch."""
+
+    logits: Tensor
+    """(batch, classes)."""
+    embedding: Tensor
+    """(batch, dim), f of eq. 5."""
+    projection: Tensor
+    """(batch, 64), z of eq. 8."""
+    projected_frames: Tensor
+    """(batch, frames, 64), h of eq. 9."""
+    frame_mask: Tensor
+    """(batch, frames), True where a frame is no padding."""
+    attention: Tensor
+    """(batch, frames), the share of each frame in the embedding."""
+
+
+class EmotionClassifier(nn.Module):
+    """Waveforms to emotion logits, with the projections that the center and contrastive losses work on."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        num_classes: int,
+        *,
+        pooling: str = "flam",
+        pooling_heads: int = 16,
+        dropout: float = 0.0,
+        projection_dim: int = 64,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            encoder: has `dim` and maps (waveforms, lengths, generator) to frames (batch, frames, dim) and
+                their numbers (batch,).
+            num_classes: declared emotions.
+            pooling: a name in `POOLINGS`.
+            pooling_heads: self-attention heads of `flam`.
+            dropout: on the embedding before the classifier.
+            projection_dim: width of the projections.
+        """
+        super().__init__()
+        dim = int(encoder.dim)  # type: ignore[arg-type]
+        self.encoder = encoder
+        self.pooling = POOLINGS[pooling](dim, pooling_heads)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, num_classes)
+        self.projection = nn.Linear(dim, projection_dim)
+        self.frame_projection = nn.Linear(dim, projection_dim)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Output:
+        """Classify clips.
+
+        Args:
+            waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
+            lengths: (batch,) in samples.
+            generator: draws the encoder's augmentation of the features; None augments nothing.
+        """
+        frames, frame_lengths = self.encoder(waveforms, lengths, generator)
+        mask = frame_mask(frame_lengths, frames.shape[1])
+        pooled = self.pooling(frames, mask)
+        return Output(
+            logits=self.classifier(self.dropout(pooled.embedding)),
+            embedding=pooled.embedding,
+            projection=self.projection(pooled.embedding),
+            projected_frames=self.frame_projection(pooled.frames),
+            frame_mask=mask,
+            attention=pooled.attention,
+        )

@@ -1,0 +1,164 @@
+"""The built-in encoder: log-mel spectrogram, convolutions, Conformer; trained from scratch, no download."""
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ser_cli.models.features import FeatureAugmentation, LogMel
+from ser_cli.models.masks import frame_mask
+
+
+class ConformerEncoder(nn.Module):
+    """Log-mel spectrogram, residual 2-D convolutions that shorten it fourfold, then `torchaudio`'s Conformer.
+
+    Exact under padding: padding is zeroed before every convolution that looks sideways, normalisation takes its
+    statistics from real frames alone, and attention does not see padding.
+    """
+
+    exact_under_padding = True
+
+    def __init__(
+        self,
+        *,
+        mel_bands: int,
+        hop_ms: float,
+        window_ms: float,
+        channels: tuple[int, ...],
+        dim: int,
+        layers: int,
+        heads: int,
+        feed_forward_dim: int,
+        kernel_size: int,
+        dropout: float,
+        augmentation: FeatureAugmentation,
+    ) -> None:
+        """Build the encoder with random weights.
+
+        Args:
+            mel_bands: bands of the spectrogram.
+            hop_ms: step between frames of the spectrogram.
+            window_ms: length of its window.
+            channels: of each convolution block; the first two halve time and frequency, the others frequency.
+            dim: width of the frames that are returned.
+            layers: of the Conformer.
+            heads: of its self-attention.
+            feed_forward_dim: hidden width of its feed-forward modules.
+            kernel_size: frames under its depthwise convolution, odd.
+            dropout: of every module.
+            augmentation: of the spectrogram, drawn where a generator is passed.
+        """
+        super().__init__()
+        self.dim = dim
+        self.log_mel = LogMel(mel_bands, hop_ms, window_ms)
+        self.augmentation = augmentation
+        blocks: list[nn.Module] = []
+        bands, previous = mel_bands, 1
+        for position, width in enumerate(channels):
+            time_stride = 2 if position < 2 else 1
+            block = _Convolution if position == 0 else _ResidualBlock
+            blocks.append(block(previous, width, time_stride))
+            bands, previous = -(-bands // 2), width
+        self.blocks = nn.ModuleList(blocks)
+        self.projection = nn.Linear(previous * bands, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.conformer = torchaudio.models.Conformer(dim, heads, feed_forward_dim, layers, kernel_size, dropout)
+
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Frames (batch, frames, dim) and their numbers (batch,) of waveforms (batch, time).
+
+        Args:
+            waveforms: at 16 kHz, zeros behind each clip's end.
+            lengths: (batch,) in samples.
+            generator: draws the augmentation; None augments nothing.
+        """
+        spectrogram, frames = self.log_mel(waveforms, lengths)
+        if generator is not None:
+            spectrogram, frames = self.augmentation(spectrogram, frames, generator)
+        planes = spectrogram.unsqueeze(1)
+        for block in self.blocks:
+            planes, frames = block(planes, frames)
+        sequence = planes.permute(0, 2, 1, 3).flatten(start_dim=2)
+        sequence = self.dropout(self.norm(self.projection(sequence)))
+        mask = frame_mask(frames, sequence.shape[1])
+        for layer in self.conformer.conformer_layers:
+            sequence = _conformer_layer(layer, sequence, mask)
+        return sequence, frames
+
+
+def _conformer_layer(layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+    """One layer of `torchaudio`'s Conformer (Gulati et al. 2020, eq. 1), padding kept out of its convolution.
+
+    The layer's own forward pass masks attention only: its depthwise convolution and batch normalisation would
+    see the padding, so the same modules are run here in the same order with the mask between them.
+
+    Args:
+        layer: a `ConformerLayer`.
+        x: (batch, frames, dim).
+        mask: (batch, frames), True where a frame is no padding.
+    """
+    x = x + 0.5 * layer.ffn1(x)
+    normed = layer.self_attn_layer_norm(x)
+    attended, _ = layer.self_attn(
+        *(normed.transpose(0, 1),) * 3, key_padding_mask=None if mask.all() else ~mask, need_weights=False
+    )
+    x = x + layer.self_attn_dropout(attended).transpose(0, 1)
+    expand, gate, depthwise, norm, activation, contract, dropout = layer.conv_module.sequential
+    convolved = gate(expand(layer.conv_module.layer_norm(x).transpose(1, 2)))
+    convolved = depthwise(convolved * mask.unsqueeze(1))
+    convolved = _normalize_real_frames(norm, convolved.transpose(1, 2), mask).transpose(1, 2)
+    x = x + dropout(contract(activation(convolved))).transpose(1, 2)
+    x = x + 0.5 * layer.ffn2(x)
+    return layer.final_layer_norm(x)
+
+
+def _normalize_real_frames(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+    """Batch-normalise (batch, frames, channels, …) over its real frames; padding becomes 0."""
+    if mask.all():
+        return norm(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    result = x.new_zeros(x.shape)
+    result[mask] = norm(x[mask])
+    return result
+
+
+class _Convolution(nn.Module):
+    """A 3 x 3 convolution that halves frequency, and time by its stride; padding stays 0."""
+
+    def __init__(self, inputs: int, outputs: int, time_stride: int) -> None:
+        super().__init__()
+        self.time_stride = time_stride
+        self.convolution = nn.Conv2d(inputs, outputs, 3, (time_stride, 2), 1, bias=False)
+        self.norm = nn.BatchNorm1d(outputs)
+
+    def forward(self, planes: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        planes = self.convolution(planes)
+        frames = -(-frames // self.time_stride)
+        return F.relu(_normalize_planes(self.norm, planes, frames)), frames
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut (He et al. 2016); padding stays 0."""
+
+    def __init__(self, inputs: int, outputs: int, time_stride: int) -> None:
+        super().__init__()
+        self.first = _Convolution(inputs, outputs, time_stride)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm1d(outputs)
+        self.pool = nn.AvgPool2d((time_stride, 2), ceil_mode=True)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, planes: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        shortcut = self.shortcut(self.pool(planes))
+        planes, frames = self.first(planes, frames)
+        planes = _normalize_planes(self.norm, self.second(planes), frames)
+        mask = frame_mask(frames, planes.shape[2])[:, None, :, None]
+        return F.relu(planes + shortcut) * mask, frames
+
+
+def _normalize_planes(norm: nn.Module, planes: Tensor, frames: Tensor) -> Tensor:
+    """Batch-normalise (batch, channels, frames, bands) over its real frames; padding becomes 0."""
+    mask = frame_mask(frames, planes.shape[2])
+    return _normalize_real_frames(norm, planes.transpose(1, 2), mask).transpose(1, 2)

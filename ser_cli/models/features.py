@@ -1,0 +1,157 @@
+"""Log-mel spectrograms of padded batches, and their augmentation into the voices of other speakers."""
+
+from dataclasses import dataclass
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.models.masks import frame_mask
+
+LOWEST_HZ = 50.0
+HIGHEST_HZ = SAMPLE_RATE_HZ / 2
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram, scaled to zero mean and unit variance over each clip.
+
+    The scaling makes it independent of the recording level. Padding frames are 0 and enter neither mean nor
+    variance, so a clip in a padded batch gives what it gives alone.
+    """
+
+    def __init__(self, bands: int, hop_ms: float, window_ms: float) -> None:
+        super().__init__()
+        self.hop = round(SAMPLE_RATE_HZ * hop_ms / 1000)
+        self.window_length = round(SAMPLE_RATE_HZ * window_ms / 1000)
+        self.fft_length = 1 << (self.window_length - 1).bit_length()
+        self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)
+        bank = torchaudio.functional.melscale_fbanks(
+            self.fft_length // 2 + 1, LOWEST_HZ, HIGHEST_HZ, bands, SAMPLE_RATE_HZ
+        )
+        self.register_buffer("bank", bank, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Spectrograms (batch, frames, bands) and their numbers of frames (batch,).
+
+        Args:
+            waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
+            lengths: (batch,) in samples.
+        """
+        assert isinstance(self.window, Tensor)
+        assert isinstance(self.bank, Tensor)
+        spectrum = torch.stft(
+            waveforms.float(),
+            self.fft_length,
+            self.hop,
+            self.window_length,
+            self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        power = torch.view_as_real(spectrum).square().sum(dim=-1)
+        # The floor is 60 dB under a full-scale clip's usual power: what lies below is recording noise. It follows
+        # each clip's own level, so that a quiet copy of a clip gives the same spectrogram.
+        mel = power.transpose(1, 2) @ self.bank
+        frames = lengths // self.hop + 1
+        mask = frame_mask(frames, mel.shape[1]).unsqueeze(-1)
+        count = mask.sum(dim=1, keepdim=True)
+        level = (mel * mask).sum(dim=(1, 2), keepdim=True) / (count * mel.shape[2])
+        log_mel = torch.log(mel + 1e-6 * level + 1e-30)
+        mean = (log_mel * mask).sum(dim=(1, 2), keepdim=True) / (count * mel.shape[2])
+        centered = (log_mel - mean) * mask
+        variance = centered.square().sum(dim=(1, 2), keepdim=True) / (count * mel.shape[2])
+        return centered / (variance + 1e-5).sqrt(), frames
+
+
+@dataclass(frozen=True)
+class FeatureAugmentation:
+    """Makes a training clip sound like another speaker at another pace.
+
+    Each clip is resampled along time by one random factor (speaking rate) and along frequency by another, which
+    moves formants and pitch together as another vocal tract would (Jaitly & Hinton 2013); a random stretch is
+    kept; bands and stretches are masked with the clip's mean, which is 0 (SpecAugment, Park et al. 2019).
+    """
+
+    max_time_warp: float
+    """Largest change of the rate; 0.2 means factors from exp(-0.2) to exp(0.2)."""
+    max_frequency_warp: float
+    """Largest change of the frequency axis, likewise."""
+    crop_frames: int
+    """Longest stretch that is kept."""
+    max_masked_bands: int
+    """Widest masked band; two are drawn."""
+    max_masked_frames: int
+    """Longest masked stretch; two are drawn."""
+
+    def __call__(self, spectrograms: Tensor, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Change (batch, frames, bands) spectrograms and their numbers of frames (batch,)."""
+        batch, size, bands = spectrograms.shape
+        device = spectrograms.device
+
+        def draw(*shape: int) -> Tensor:
+            # Drawn on the CPU, so that a seed means the same on every device.
+            return torch.rand(*shape, generator=generator).to(device)
+
+        rate = torch.exp((2 * draw(batch) - 1) * self.max_time_warp)
+        stretch = torch.exp((2 * draw(batch) - 1) * self.max_frequency_warp)
+        warped_frames = ((frames - 1) / rate).floor().long() + 1
+        kept = warped_frames.clamp(max=self.crop_frames)
+        start = (draw(batch) * (warped_frames - kept + 1)).floor()
+        longest = int(kept.max())
+        at_frame = (start[:, None] + torch.arange(longest, device=device)) * rate[:, None]
+        at_band = _warped_bands(bands, stretch)
+        grid = torch.stack(
+            [
+                _to_unit_range(at_band, bands)[:, None, :].expand(batch, longest, bands),
+                _to_unit_range(at_frame, size)[:, :, None].expand(batch, longest, bands),
+            ],
+            dim=-1,
+        )
+        warped = F.grid_sample(
+            spectrograms.unsqueeze(1), grid, mode="bilinear", padding_mode="border", align_corners=True
+        ).squeeze(1)
+        keep = frame_mask(kept, longest).unsqueeze(-1)
+        for _ in range(2):
+            keep = keep & ~_stretches(draw(2, batch), self.max_masked_bands, kept.new_full((batch,), bands), bands)[:, None]
+            keep = keep & ~_stretches(draw(2, batch), self.max_masked_frames, kept, longest)[:, :, None]
+        return warped * keep, kept
+
+
+def _warped_bands(bands: int, stretch: Tensor) -> Tensor:
+    """(batch, bands): from which band, in fractions, each warped band takes its value.
+
+    The centre frequencies are multiplied in hertz; on the mel axis that is no constant shift.
+    """
+    low, high = _mel(torch.tensor(LOWEST_HZ)), _mel(torch.tensor(HIGHEST_HZ))
+    step = (high - low) / (bands + 1)
+    centres_mel = low + step * torch.arange(1, bands + 1)
+    centres_hz = 700 * (10 ** (centres_mel / 2595) - 1)
+    return (_mel(centres_hz.to(stretch.device)[None] * stretch[:, None]) - low) / step - 1
+
+
+def _mel(hz: Tensor) -> Tensor:
+    return 2595 * torch.log10(1 + hz / 700)
+
+
+def _to_unit_range(position: Tensor, size: int) -> Tensor:
+    """Positions 0 to size - 1 as -1 to 1, as `grid_sample` wants them."""
+    return position * (2 / max(size - 1, 1)) - 1
+
+
+def _stretches(draws: Tensor, longest: int, room: Tensor, size: int) -> Tensor:
+    """(batch, size) booleans, True in one stretch per row.
+
+    Args:
+        draws: (2, batch) uniform in [0, 1): length and start.
+        longest: upper end of the length.
+        room: (batch,) positions that a stretch may cover.
+        size: positions in all.
+    """
+    length = draws[0] * longest
+    start = draws[1] * (room - length).clamp(min=0)
+    position = torch.arange(size, device=draws.device)
+    return (position >= start[:, None]) & (position < (start + length)[:, None])

@@ -1,0 +1,162 @@
+"""Pre-trained speech encoders of `transformers`, by hub id or local folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.errors import EncoderError
+
+FEATURE_EXTRACTOR = "Wav2Vec2FeatureExtractor"
+
+
+class PretrainedEncoder(nn.Module):
+    """A waveform encoder such as WavLM, HuBERT or wav2vec 2.0, with its own normalisation of the waveform.
+
+    Models whose convolutions end in layer normalisation get an attention mask, so that a clip in a padded batch
+    gives what it gives alone. Models with group normalisation (wav2vec2-base and its kin) were pre-trained
+    without one and normalise over time, padding included: they get none, and are evaluated one clip at a time.
+    """
+
+    def __init__(self, model: nn.Module, feature_extractor: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.feature_extractor = feature_extractor
+        self.uses_attention_mask = model.config.feat_extract_norm == "layer"  # type: ignore[union-attr]
+
+    @property
+    def dim(self) -> int:
+        """Width of a frame."""
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def exact_under_padding(self) -> bool:
+        """Whether a clip in a padded batch gives what it gives alone."""
+        return bool(self.uses_attention_mask)
+
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Frames (batch, frames, dim) and their numbers (batch,) of waveforms (batch, time).
+
+        `generator` seeds the masking that the model itself applies in training.
+        """
+        if generator is not None:
+            # transformers draws its time and feature masks (SpecAugment) from NumPy's global generator.
+            np.random.seed(int(torch.randint(2**31, (), generator=generator)))
+        mask = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.unsqueeze(1)
+        if self.feature_extractor.do_normalize:
+            waveforms = _normalize(waveforms, mask)
+        attention_mask = mask.long() if self.uses_attention_mask else None
+        frames = self.model(waveforms, attention_mask=attention_mask).last_hidden_state
+        return frames, self.model._get_feat_extract_output_lengths(lengths).long()  # type: ignore[operator]
+
+
+def load_pretrained(name: str) -> PretrainedEncoder:
+    """Load an encoder with its weights.
+
+    Args:
+        name: hub id such as `microsoft/wavlm-large`, or a folder written by `save_pretrained`.
+
+    Raises:
+        EncoderError: the weights cannot be had, or the model is no encoder of 16 kHz waveforms.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    _refuse_wrong_folder(name)
+    try:
+        if not Path(name).is_dir():
+            _require_on_hub(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        _require_speech_encoder(name, config)
+        feature_extractor = _load_feature_extractor(name)
+        model = AutoModel.from_pretrained(name, config=config, trust_remote_code=False, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_load(name, error) from error
+    return PretrainedEncoder(model, feature_extractor)
+
+
+def describe_pretrained(encoder: PretrainedEncoder) -> dict[str, Any]:
+    """What `restore_pretrained` needs besides the weights."""
+    return {"config": encoder.model.config.to_dict(), "feature_extractor": encoder.feature_extractor.to_dict()}  # type: ignore[union-attr, operator]
+
+
+def restore_pretrained(description: dict[str, Any]) -> PretrainedEncoder:
+    """An encoder with random weights, of the shape that `describe_pretrained` told; needs no network."""
+    from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+
+    values = dict(description["config"])
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    return PretrainedEncoder(
+        AutoModel.from_config(config, trust_remote_code=False),
+        Wav2Vec2FeatureExtractor(**{k: v for k, v in description["feature_extractor"].items() if not k.endswith("_type")}),
+    )
+
+
+def _normalize(waveforms: Tensor, mask: Tensor) -> Tensor:
+    """Zero mean and unit variance over each clip, as Wav2Vec2FeatureExtractor does, padding left at 0."""
+    count = mask.sum(dim=1, keepdim=True)
+    mean = waveforms.sum(dim=1, keepdim=True) / count
+    centered = (waveforms - mean) * mask
+    variance = centered.square().sum(dim=1, keepdim=True) / count
+    return centered / (variance + 1e-7).sqrt()
+
+
+def _load_feature_extractor(name: str) -> Any:
+    from transformers import AutoFeatureExtractor
+
+    extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+    if type(extractor).__name__ != FEATURE_EXTRACTOR or extractor.sampling_rate != SAMPLE_RATE_HZ:
+        raise EncoderError(
+            f"encoder {name}: its feature extractor is a {type(extractor).__name__} at"
+            f" {getattr(extractor, 'sampling_rate', 'no')} Hz; expected {FEATURE_EXTRACTOR} at {SAMPLE_RATE_HZ} Hz\n"
+            f"  choose an encoder of waveforms such as WavLM, HuBERT or wav2vec 2.0"
+        )
+    return extractor
+
+
+def _require_speech_encoder(name: str, config: Any) -> None:
+    if not hasattr(config, "feat_extract_norm"):
+        raise EncoderError(
+            f"encoder {name}: a {config.model_type} model, which is no encoder of speech waveforms\n"
+            f"  choose one such as WavLM, HuBERT or wav2vec 2.0"
+        )
+
+
+def _refuse_wrong_folder(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise EncoderError(
+            f"encoder {name}: the folder holds no config.json\n"
+            f"  give a folder written by save_pretrained, with config.json, preprocessor_config.json and"
+            f" model.safetensors"
+        )
+    if not folder.is_dir() and (name.count("/") > 1 or name.startswith((".", "~", "/")) or folder.exists()):
+        raise EncoderError(f"encoder {name}: no such folder\n  give a folder written by save_pretrained, or a hub id")
+
+
+def _require_on_hub(name: str) -> None:
+    """Ask the hub once whether it has a model that is not in the local cache.
+
+    `from_pretrained` by itself tries for half a minute where there is no network.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            HfApi().model_info(name, timeout=10)
+    except Exception as error:  # the hub's client lets errors of its HTTP library through, which changes
+        raise _cannot_load(name, error) from error
+
+
+def _cannot_load(name: str, error: Exception) -> EncoderError:
+    looked = "in that folder" if Path(name).is_dir() else "in the local cache and on the Hugging Face hub"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return EncoderError(
+        f"encoder {name}: no usable configuration and weights were found {looked} ({reason})\n"
+        f"  either download them where there is a network and give their folder: --encoder DIR\n"
+        f"  or train the built-in encoder, which needs none: --encoder conformer"
+    )

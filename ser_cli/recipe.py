@@ -1,0 +1,329 @@
+"""What to train, as frozen data: read from TOML, checked at the border, overridden, described.
+
+Losses, poolings, mixing rules and encoders go by name. Inside the program nothing takes a recipe: every
+object gets plain arguments.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ser_cli.errors import ProblemsError, UnknownNameError, UsageError, did_you_mean
+
+BUILT_IN_ENCODER = "conformer"
+"""The encoder that is trained from scratch and needs no download."""
+
+MAX_RECIPE_BYTES = 1 << 20
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class EncoderSettings(_Section):
+    """Which network turns a waveform into frames."""
+
+    name: str = BUILT_IN_ENCODER
+    """`conformer`, the id of a speech encoder on the hub of transformers, or a local folder of one."""
+
+
+class ConformerSettings(_Section):
+    """The built-in encoder; read where `encoder.name` is `conformer`."""
+
+    mel_bands: Annotated[int, Field(ge=16, le=256)] = 64
+    """Bands of the log-mel spectrogram."""
+    hop_ms: Annotated[float, Field(ge=5, le=25)] = 12.5
+    """Step between its frames."""
+    window_ms: Annotated[float, Field(ge=10, le=100)] = 25.0
+    """Length of its analysis window."""
+    channels: Annotated[tuple[Count, ...], Field(min_length=2)] = (16, 32, 64)
+    """Of the convolution blocks; the first two halve time and frequency, the others frequency."""
+    dim: Annotated[int, Field(ge=16)] = 128
+    """Width of a frame."""
+    layers: Count = 2
+    """Conformer layers."""
+    heads: Count = 4
+    """Attention heads of a Conformer layer."""
+    feed_forward_dim: Count = 256
+    """Hidden width of a Conformer layer's feed-forward modules."""
+    kernel_size: Annotated[int, Field(ge=3)] = 15
+    """Frames under the depthwise convolution of a Conformer layer; odd."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of every module of the encoder."""
+    max_time_warp: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Largest change of a training clip's speaking rate; 0.2 draws factors from exp(-0.2) to exp(0.2)."""
+    max_frequency_warp: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Largest change of its frequency axis, likewise: another vocal tract."""
+    crop_s: Annotated[float, Field(ge=0.1)] = 3.0
+    """Longest stretch of a training clip that is kept, at a random place."""
+    max_masked_bands: Annotated[int, Field(ge=0)] = 8
+    """Widest band that is masked in training (SpecAugment), in mel bands; two are drawn."""
+    max_masked_ms: NotNegative = 250.0
+    """Longest stretch that is masked in training (SpecAugment); two are drawn."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ConformerSettings":
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads}")
+        return self
+
+
+class MixupSettings(_Section):
+    """How training clips are mixed."""
+
+    method: Literal["eam", "none"] = "eam"
+    """`eam`: energy-adaptive mixup, eq. 1-4 of the paper."""
+    share: Share = 0.5
+    """Share of the training clips that are mixed. The paper is silent; label-adaptive mixup uses 0.5."""
+    snr_min_db: float = -5.0
+    """Lower end of the signal-to-noise ratio."""
+    snr_max_db: float = 10.0
+    """Upper end of the signal-to-noise ratio."""
+    max_overlap: Annotated[float, Field(gt=0, le=0.5)] = 0.5
+    """Longest mixed segment as a share of the dominant clip; the paper's bound is half."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "MixupSettings":
+        if self.snr_min_db > self.snr_max_db:
+            raise ValueError(f"snr_min_db {self.snr_min_db} exceeds snr_max_db {self.snr_max_db}")
+        return self
+
+
+class PoolingSettings(_Section):
+    """How frames become one embedding."""
+
+    name: Literal["flam", "mean", "max"] = "flam"
+    """`flam`: frame-level attention, eq. 5 of the paper."""
+    heads: Count = 16
+    """Self-attention heads of `flam`."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Before the classifier."""
+
+
+class LossSettings(_Section):
+    """The four losses, eq. 6-11 of the paper."""
+
+    weighting: Literal["fixed", "auto"] = "auto"
+    """`auto` measures, on the first batches, the weights that bring each loss into [0, 1] and records them;
+    `fixed` takes the weights below."""
+    calibration_batches: Count = 8
+    """Batches that `auto` measures."""
+    kl: NotNegative = 1.0
+    """Weight of the KL divergence; 0 leaves a loss out, under `auto` too."""
+    focal: NotNegative = 1.0
+    """Weight of the focal loss."""
+    center: NotNegative = 1.0
+    """Weight of the center loss."""
+    supcon: NotNegative = 1.0
+    """Weight of the supervised contrastive loss over frames."""
+    focal_gamma: NotNegative = 2.0
+    """Focusing parameter. The paper is silent; 2 is the focal-loss paper's choice."""
+    temperature: Positive = 0.1
+    """Of the contrastive loss. The paper is silent; 0.07 and 0.1 are usual."""
+    projection_dim: Count = 64
+    """Width of the space in which the center and contrastive losses work."""
+
+    @model_validator(mode="after")
+    def _classifies(self) -> "LossSettings":
+        if self.kl == 0 and self.focal == 0:
+            raise ValueError("kl and focal are both 0, so nothing would train the classifier")
+        return self
+
+
+class OptimizerSettings(_Section):
+    """Adam with one learning rate for the model and one for the class centers."""
+
+    learning_rate: Positive = 1e-4
+    """Of the model."""
+    center_learning_rate: Positive = 5e-3
+    """Of the class centers."""
+    schedule: Literal["exponential", "cosine"] = "exponential"
+    """`exponential`: times `decay` after each epoch until epoch `decay_epochs`; `cosine`: rises linearly
+    over `warmup_epochs`, then falls to 0."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Factor per epoch; the paper's is 7/8."""
+    decay_epochs: Annotated[int, Field(ge=0)] = 20
+    """Epoch after which the exponential schedule stands still."""
+    warmup_epochs: NotNegative = 0.0
+    """Length of the rise of the cosine schedule."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled (AdamW); 0 is plain Adam."""
+    gradient_clip: NotNegative = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+
+
+class TrainingSettings(_Section):
+    """The loop."""
+
+    epochs: Count = 20
+    """Passes over the training side."""
+    batch_size: Count = 16
+    """Clips per step."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the encoder's arithmetic; `auto` is bfloat16 on a GPU that has it, else float32."""
+    weight_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the exponential average of the weights that is validated and tested; 0 tests the
+    weights themselves."""
+
+
+class SelectionSettings(_Section):
+    """Which epoch is tested."""
+
+    by: Literal["validation", "last", "test"] = "validation"
+    """`validation`: the epoch with the highest UA on held-out speakers; `last`: the last one, nothing held
+    out; `test`: the highest UA on the test side, as some papers do, which is no fair estimate."""
+    validation_speakers: Count = 2
+    """Speakers held out of each training side, both genders where known."""
+
+
+class Recipe(_Section):
+    """Everything that decides a result but the corpus, the folds and the machine."""
+
+    title: str = ""
+    """One line for people."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides folds that are dealt, held-out speakers, initial weights, order, mixing and augmentation."""
+    encoder: EncoderSettings = EncoderSettings()
+    conformer: ConformerSettings = ConformerSettings()
+    mixup: MixupSettings = MixupSettings()
+    pooling: PoolingSettings = PoolingSettings()
+    losses: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    training: TrainingSettings = TrainingSettings()
+    selection: SelectionSettings = SelectionSettings()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of every setting but the title."""
+        settings = self.model_dump(mode="json", exclude={"title"})
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def as_toml(self) -> str:
+        """The resolved recipe as a file that `--recipe` accepts."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The texts of the recipes that ship, by name."""
+    folder = resources.files("ser_cli.recipes")
+    return {
+        Path(file.name).stem: file.read_text(encoding="utf-8")
+        for file in sorted(folder.iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".toml")
+    }
+
+
+def default_recipe(dataset: str, encoder: str | None) -> str:
+    """The recipe that is meant where none is named.
+
+    The demo corpus and the built-in encoder each have their own; anything else is the paper's.
+    """
+    if encoder in (None, BUILT_IN_ENCODER) and dataset == "demo":
+        return "demo"
+    return "conformer" if encoder == BUILT_IN_ENCODER else "mll"
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Recipe:
+    """Read a recipe and change single settings.
+
+    Args:
+        name: of a shipped recipe, or the path of a TOML file.
+        overrides: `section.key=value` as given with `--set`; values are read as TOML, else as text.
+        settings: dotted keys with `__` for the dot, from options of their own; None leaves a key alone.
+
+    Raises:
+        UnknownNameError: no shipped recipe has that name.
+        UsageError: the file cannot be read as TOML, or an override has no `=`.
+        ProblemsError: unknown keys or values out of bounds, all of them.
+    """
+    values = _read(name)
+    for key, value in settings.items():
+        if value is not None:
+            _put(values, key.replace("__", "."), value)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise UsageError(f"--set {override}: expected key=value, such as --set optimizer.learning_rate=1e-5")
+        _put(values, key.strip(), _value(text.strip()))
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = [_sentence(problem) for problem in error.errors()]
+        raise ProblemsError(
+            f"recipe {name}", problems, "all keys with their meaning: man ser-train, or a shipped recipe", usage=True
+        ) from None
+
+
+def _read(name: str) -> dict[str, Any]:
+    shipped = shipped_recipes()
+    if name in shipped:
+        return tomllib.loads(shipped[name])
+    path = Path(name)
+    if not path.is_file():
+        raise UnknownNameError("recipe", name, shipped, "or the path of a TOML file")
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise UsageError(f"{path}: {path.stat().st_size:,} bytes are too many for a recipe; 1 MiB at most")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error}); compare with a shipped recipe") from None
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{key}: {section} is a setting, not a section")
+        values = inner
+    values[last] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _sentence(problem: Any) -> str:
+    """One problem of a recipe: the key, what was expected, what was found."""
+    where = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        model: type[BaseModel] = Recipe
+        for part in where[:-1]:
+            annotation = model.model_fields[part].annotation
+            assert isinstance(annotation, type)
+            model = annotation
+        return f"{'.'.join(where)}: unknown{did_you_mean(where[-1], model.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    found = f", found {problem['input']!r}" if not isinstance(problem["input"], dict) else ""
+    return f"{'.'.join(where)}: {message}{found}"
+
+
+def describe_settings() -> list[tuple[str, str, str]]:
+    """Key, default and meaning of every setting, for the manual page."""
+    rows = [("seed", str(Recipe.model_fields["seed"].default), Recipe.model_fields["seed"].description or "")]
+    for section, field in Recipe.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            rows += [
+                (f"{section}.{key}", str(inner.default), inner.description or "")
+                for key, inner in field.annotation.model_fields.items()
+            ]
+    return rows

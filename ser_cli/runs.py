@@ -1,0 +1,195 @@
+"""The run directory: what lies where, where it came from, and what is done.
+
+    RUN/
+      run.json          what was asked for: dataset, protocol, labels, hashes
+      recipe.toml       the resolved recipe; `--recipe RUN/recipe.toml` repeats it
+      environment.json  versions, device and command of the process that made the run
+      folds.csv         every utterance's side in every fold
+      fold-1/           history.csv, model.safetensors, model.json, predictions.csv, environment.json, done.json
+      scores.json       written by whichever process finishes the last fold
+
+Every file is whole or absent. A fold without `done.json` is not done and is trained when asked for again.
+"""
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ser_cli import __version__
+from ser_cli.errors import RunError
+from ser_cli.files import write_atomically
+
+IDENTITY_NAME = "run.json"
+PACKAGES = ("torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "soundfile", "soxr")
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What makes two runs the same: equal identities may share a folder."""
+
+    dataset: str
+    recipe: str
+    encoder: str
+    labels: tuple[str, ...]
+    folds: int
+    protocol: str
+    protocol_hash: str
+    manifest_hash: str
+    recipe_hash: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory."""
+
+    folder: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        """The resolved recipe."""
+        return self.folder / "recipe.toml"
+
+    @property
+    def folds_path(self) -> Path:
+        """Every utterance's side in every fold."""
+        return self.folder / "folds.csv"
+
+    @property
+    def scores_path(self) -> Path:
+        """The scores over all folds."""
+        return self.folder / "scores.json"
+
+    def fold(self, index: int) -> "FoldFolder":
+        """The folder of one fold, counted from 1."""
+        return FoldFolder(self.folder / f"fold-{index}")
+
+    def identity(self) -> RunIdentity:
+        """What the run was asked for.
+
+        Raises:
+            RunError: the folder holds no run.
+        """
+        try:
+            values = json.loads((self.folder / IDENTITY_NAME).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(
+                f"{self.folder} holds no run: no {IDENTITY_NAME} there\n  give the folder that `ser train` printed"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.folder / IDENTITY_NAME} cannot be read ({error}); train again") from None
+        return RunIdentity(**{**values, "labels": tuple(values["labels"])})
+
+    def done_folds(self) -> list[int]:
+        """The folds that are done, in order."""
+        return [index for index in range(1, self.identity().folds + 1) if self.fold(index).is_done]
+
+    def finished_among(self, wanted: Sequence[int]) -> list[int]:
+        """Those of some folds that are done; none where the folder holds no run yet."""
+        return [index for index in wanted if self.fold(index).is_done]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every fold is done."""
+        return len(self.done_folds()) == self.identity().folds
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """The folder of one fold."""
+
+    folder: Path
+
+    @property
+    def history_path(self) -> Path:
+        """One row per epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def predictions_path(self) -> Path:
+        """One row per tested utterance."""
+        return self.folder / "predictions.csv"
+
+    @property
+    def done_path(self) -> Path:
+        """Written last; holds the chosen epoch, the loss weights and the time taken."""
+        return self.folder / "done.json"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the fold was trained and tested to its end."""
+        return self.done_path.is_file()
+
+    def finish(self, facts: Mapping[str, object]) -> None:
+        """Mark the fold as done."""
+        write_json(self.done_path, facts)
+
+    def facts(self) -> dict[str, Any]:
+        """What `finish` wrote."""
+        facts: dict[str, Any] = json.loads(self.done_path.read_text(encoding="utf-8"))
+        return facts
+
+
+def open_or_create_run(folder: Path, identity: RunIdentity, *, force: bool) -> tuple[Run, bool]:
+    """Take a folder for a run: a new one, or the one that holds the same run already.
+
+    Args:
+        folder: of the run.
+        identity: what is asked for.
+        force: delete a different run that lies there.
+
+    Returns:
+        The run, and whether it was there already.
+
+    Raises:
+        RunError: the folder holds something else, or a run that differs; what differs is named.
+    """
+    run = Run(folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        write_json(folder / IDENTITY_NAME, asdict(identity))
+        return run, False
+    if not (folder / IDENTITY_NAME).is_file():
+        raise RunError(f"{folder} exists and holds no run; choose a new folder with --output")
+    there = run.identity()
+    if there == identity:
+        return run, True
+    if not force:
+        wanted, found = asdict(identity), asdict(there)
+        different = [f"{key}: {found[key]} there, {wanted[key]} asked for" for key in wanted if wanted[key] != found[key]]
+        raise RunError(
+            f"{folder} holds another run\n  "
+            + "\n  ".join(different)
+            + "\n  choose another --output, or delete what is there with --force"
+        )
+    shutil.rmtree(folder)
+    write_json(folder / IDENTITY_NAME, asdict(identity))
+    return run, False
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_environment(path: Path, device: str) -> None:
+    """Record what would be needed to repeat this: versions, machine, device and command."""
+    write_json(
+        path,
+        {
+            "ser": __version__,
+            "python": platform.python_version(),
+            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "platform": platform.platform(),
+            "cores": os.cpu_count(),
+            "device": device,
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        },
+    )

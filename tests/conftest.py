@@ -1,0 +1,80 @@
+"""What tests share: a data home of their own, a corpus of tones, and `ser` as a user runs it."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+# Before anything starts a thread: tiny models are fastest, and repeat exactly, on one.
+torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+TONES_HZ = {"angry": 1200.0, "happy": 700.0, "sad": 250.0}
+"""One tone per emotion, so that a tiny model really learns."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data home that no other test sees; the working folder is a new one too."""
+    monkeypatch.setenv("SER_HOME", str(tmp_path / "home"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def ser() -> Callable[..., object]:
+    """Run `ser` with arguments; the result has exit_code, stdout and stderr."""
+    from ser_cli.cli import app
+
+    def run(*arguments: object):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="ser")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def write_tone(path: Path, hz: float, duration_s: float = 0.4, rate: int = 16_000, *, seed: int = 0) -> None:
+    """Write a tone with a little noise."""
+    time = np.arange(int(duration_s * rate)) / rate
+    noise = np.random.default_rng(seed).normal(0, 0.01, len(time))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.4 * np.sin(2 * np.pi * hz * time) + noise, rate)
+
+
+def write_tone_corpus(folder: Path, speakers: int = 6, takes: int = 3, emotions: Sequence[str] = tuple(TONES_HZ)) -> Path:
+    """Write tones of some speakers and their manifest; the path of the manifest is returned."""
+    lines = ["path,emotion,speaker,gender,text"]
+    for speaker in range(1, speakers + 1):
+        for emotion in emotions:
+            for take in range(takes):
+                name = f"p{speaker}/{emotion}-{take}.wav"
+                seed = 100 * speaker + take
+                duration_s = 0.3 + 0.05 * ((speaker + take) % 4)
+                write_tone(folder / name, TONES_HZ[emotion] * (1 + 0.02 * speaker), duration_s, seed=seed)
+                lines.append(f"{name},{emotion},p{speaker},{'female' if speaker % 2 else 'male'},take {take}")
+    manifest = folder / "tones.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    return manifest
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> Path:
+    """The manifest of a corpus of tones: 6 speakers, 3 emotions, 54 clips."""
+    return write_tone_corpus(tmp_path / "tones")
+
+
+TINY = (
+    *("--encoder", "conformer", "--recipe", "conformer", "--epochs", "2", "--device", "cpu"),
+    *("--set", "conformer.dim=16", "--set", "conformer.layers=1", "--set", "conformer.channels=[4, 4]"),
+    *("--set", "conformer.mel_bands=16", "--set", "conformer.feed_forward_dim=16"),
+)
+"""Options that make the built-in encoder small enough for a test."""

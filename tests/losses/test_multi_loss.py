@@ -1,0 +1,103 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from ser_cli.losses import LOSS_NAMES, LossWeights, MultiLoss, weights_from_measured
+from tests.losses import test_center, test_focal, test_kl, test_supcon
+
+
+@dataclass(frozen=True)
+class SomeOutput:
+    logits: torch.Tensor
+    projection: torch.Tensor
+    projected_frames: torch.Tensor
+    frame_mask: torch.Tensor
+
+
+DOMINANT = [1, 0, 1, 2]
+
+
+def some_output(seed: int = 0) -> tuple[SomeOutput, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    targets = 0.7 * np.eye(3)[DOMINANT] + 0.3 * np.eye(3)[[0, 2, 2, 1]]
+    output = SomeOutput(
+        torch.tensor(rng.normal(size=(4, 3))),
+        torch.tensor(rng.normal(size=(4, 6))),
+        torch.tensor(rng.normal(size=(4, 5, 6))),
+        torch.tensor(test_supcon.MASK),
+    )
+    return output, torch.tensor(targets)
+
+
+def typed_out(
+    output: SomeOutput, targets: torch.Tensor, gamma: float, temperature: float
+) -> dict[str, float]:
+    mask = output.frame_mask.numpy()
+    broadcast = output.projected_frames.numpy().copy()
+    for row, real in zip(broadcast, mask, strict=True):
+        row[:] = (row + row[real].mean(axis=0)) / 2
+    return {
+        "kl": test_kl.typed_out(output.logits.numpy(), targets.numpy()),
+        "focal": test_focal.typed_out(output.logits.numpy(), targets.numpy(), gamma),
+        "center": test_center.typed_out(output.projection.numpy(), DOMINANT, np.zeros((3, 6))),
+        "supcon": test_supcon.typed_out(broadcast, DOMINANT, mask, temperature),
+    }
+
+
+def test_the_total_is_the_weighted_sum_of_the_four_equations():
+    output, targets = some_output()
+    weights = LossWeights(kl=0.5, focal=1.5, center=0.01, supcon=0.2)
+    losses = MultiLoss(3, weights, focal_gamma=1.5, temperature=0.3, projection_dim=6)
+    each = losses.each(output, targets)
+    expected = typed_out(output, targets, 1.5, 0.3)
+    assert {name: value.item() for name, value in each.items()} == pytest.approx(expected, rel=1e-9)
+    total = (
+        0.5 * expected["kl"] + 1.5 * expected["focal"] + 0.01 * expected["center"] + 0.2 * expected["supcon"]
+    )
+    assert losses.total(each).item() == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_a_loss_with_weight_0_is_not_computed(name):
+    output, targets = some_output()
+    weights = LossWeights(**{**dict.fromkeys(LOSS_NAMES, 1.0), name: 0.0})
+    losses = MultiLoss(3, weights, projection_dim=6)
+    each = losses.each(output, targets)
+    assert set(each) == set(LOSS_NAMES) - {name}
+    assert losses.total(each).item() == pytest.approx(sum(value.item() for value in each.values()))
+
+
+def test_the_total_carries_gradients_to_everything_that_the_losses_read():
+    output, targets = some_output()
+    for tensor in (output.logits, output.projection, output.projected_frames):
+        tensor.requires_grad_()
+    losses = MultiLoss(3, LossWeights(1, 1, 1, 1), projection_dim=6)
+    losses.total(losses.each(output, targets)).backward()
+    for tensor in (output.logits, output.projection, output.projected_frames, *losses.parameters()):
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.abs().max() > 0
+
+
+def test_measured_weights_bring_each_loss_into_0_to_1_on_the_measured_batches():
+    measured = [
+        {"kl": 1.4, "focal": 0.6, "center": 80.0, "supcon": 5.0},
+        {"kl": 2.1, "focal": 0.9, "center": 45.0, "supcon": 5.6},
+        {"kl": 0.3, "focal": 0.7, "center": 90.0, "supcon": 5.2},
+    ]
+    weights = weights_from_measured(LossWeights(1, 1, 1, 1), measured).as_dict()
+    for values in measured:
+        for name, value in values.items():
+            assert 0 <= weights[name] * value <= 1 + 1e-12
+    assert weights == pytest.approx({"kl": 1 / 2.1, "focal": 1.0, "center": 1 / 90, "supcon": 1 / 5.6})
+
+
+def test_measured_weights_keep_the_factors_of_the_recipe():
+    weights = weights_from_measured(LossWeights(0.5, 2.0, 1.0, 1.0), [{"kl": 4.0, "focal": 4.0}])
+    assert weights == LossWeights(kl=0.125, focal=0.5, center=1.0, supcon=1.0)
+
+
+def test_a_loss_that_is_left_out_stays_left_out_whatever_was_measured():
+    weights = weights_from_measured(LossWeights(1, 0, 1, 0), [{"kl": 2.0, "center": 3.0, "supcon": 9.0}])
+    assert (weights.focal, weights.supcon) == (0, 0)
