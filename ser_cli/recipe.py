@@ -44,35 +44,35 @@ class EncoderSettings(_Section):
 class ConformerSettings(_Section):
     """The built-in encoder; read where `encoder.name` is `conformer`."""
 
-    mel_bands: Annotated[int, Field(ge=16, le=256)] = 64
+    mel_bands: Annotated[int, Field(ge=16, le=256)] = 80
     """Bands of the log-mel spectrogram."""
-    hop_ms: Annotated[float, Field(ge=5, le=25)] = 12.5
+    hop_ms: Annotated[float, Field(ge=5, le=25)] = 16.0
     """Step between its frames."""
-    window_ms: Annotated[float, Field(ge=10, le=100)] = 25.0
+    window_ms: Annotated[float, Field(ge=10, le=100)] = 40.0
     """Length of its analysis window."""
     channels: Annotated[tuple[Count, ...], Field(min_length=2)] = (16, 32, 64)
     """Of the convolution blocks; the first two halve time and frequency, the others frequency."""
     dim: Annotated[int, Field(ge=16)] = 128
     """Width of a frame."""
-    layers: Count = 2
+    layers: Count = 1
     """Conformer layers."""
     heads: Count = 4
     """Attention heads of a Conformer layer."""
     feed_forward_dim: Count = 256
     """Hidden width of a Conformer layer's feed-forward modules."""
-    kernel_size: Annotated[int, Field(ge=3)] = 15
+    kernel_size: Annotated[int, Field(ge=3)] = 11
     """Frames under the depthwise convolution of a Conformer layer; odd."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Of every module of the encoder."""
-    max_time_warp: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Largest change of a training clip's speaking rate; 0.2 draws factors from exp(-0.2) to exp(0.2)."""
-    max_frequency_warp: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    max_time_warp: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Largest change of a training clip's speaking rate; 0.25 draws factors from exp(-0.25) to exp(0.25)."""
+    max_frequency_warp: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Largest change of its frequency axis, likewise: another vocal tract."""
     crop_s: Annotated[float, Field(ge=0.1)] = 3.0
     """Longest stretch of a training clip that is kept, at a random place."""
-    max_masked_bands: Annotated[int, Field(ge=0)] = 8
+    max_masked_bands: Annotated[int, Field(ge=0)] = 12
     """Widest band that is masked in training (SpecAugment), in mel bands; two are drawn."""
-    max_masked_ms: NotNegative = 250.0
+    max_masked_ms: NotNegative = 320.0
     """Longest stretch that is masked in training (SpecAugment); two are drawn."""
 
     @model_validator(mode="after")

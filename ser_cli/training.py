@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -187,7 +187,7 @@ def _set_up(corpus: PreparedCorpus, fold: Fold, recipe: Recipe, accelerator: Acc
     average = None
     if recipe.training.weight_average:
         average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(recipe.training.weight_average), use_buffers=True
+            model, multi_avg_fn=_exponential_average(recipe.training.weight_average), use_buffers=True
         )
     return _Setup(model, average, criterion, accelerator.prepare(optimizer), schedule, accelerator, steps)
 
@@ -216,6 +216,16 @@ def _parameter_groups(
         {"params": [p for p in trained if p.ndim <= 1], "lr": settings.learning_rate, "weight_decay": 0.0},
         {"params": list(criterion.parameters()), "lr": settings.center_learning_rate, "weight_decay": 0.0},
     ]
+
+
+def _exponential_average(decay: float) -> Callable[[list[Tensor], Sequence[Tensor], Tensor], None]:
+    """The update of averaged weights: short memory at first, so that random initial weights are soon forgotten."""
+
+    def update(averaged: list[Tensor], current: Sequence[Tensor], updates: Tensor) -> None:
+        steps = float(updates)
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, updates)
+
+    return update
 
 
 def learning_rate_factor(epochs_done: float, epochs: int, settings: OptimizerSettings) -> float:

@@ -15,26 +15,28 @@ HIGHEST_HZ = SAMPLE_RATE_HZ / 2
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram, scaled to zero mean and unit variance over each clip.
+    """Log-mel spectrogram in two planes, both independent of the recording level.
 
-    The scaling makes it independent of the recording level. Padding frames are 0 and enter neither mean nor
-    variance, so a clip in a padded batch gives what it gives alone.
+    Plane 0 has zero mean and unit variance over the clip. Plane 1 has zero mean in each band, which takes the
+    voice's and the microphone's average spectrum away, and unit variance over the clip. Padding frames are 0 and
+    enter no mean, so a clip in a padded batch gives what it gives alone.
     """
+
+    planes = 2
 
     def __init__(self, bands: int, hop_ms: float, window_ms: float) -> None:
         super().__init__()
         self.hop = round(SAMPLE_RATE_HZ * hop_ms / 1000)
         self.window_length = round(SAMPLE_RATE_HZ * window_ms / 1000)
-        self.fft_length = 1 << (self.window_length - 1).bit_length()
         self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)
         bank = torchaudio.functional.melscale_fbanks(
-            self.fft_length // 2 + 1, LOWEST_HZ, HIGHEST_HZ, bands, SAMPLE_RATE_HZ
+            self.window_length // 2 + 1, LOWEST_HZ, HIGHEST_HZ, bands, SAMPLE_RATE_HZ
         )
         self.register_buffer("bank", bank, persistent=False)
 
     @torch.no_grad()
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Spectrograms (batch, frames, bands) and their numbers of frames (batch,).
+        """Spectrograms (batch, 2, frames, bands) and their numbers of frames (batch,).
 
         Args:
             waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
@@ -44,27 +46,28 @@ class LogMel(nn.Module):
         assert isinstance(self.bank, Tensor)
         spectrum = torch.stft(
             waveforms.float(),
-            self.fft_length,
-            self.hop,
             self.window_length,
-            self.window,
+            self.hop,
+            window=self.window,
             center=True,
             pad_mode="constant",
             return_complex=True,
         )
-        power = torch.view_as_real(spectrum).square().sum(dim=-1)
-        # The floor is 60 dB under a full-scale clip's usual power: what lies below is recording noise. It follows
-        # each clip's own level, so that a quiet copy of a clip gives the same spectrogram.
-        mel = power.transpose(1, 2) @ self.bank
+        mel = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.bank
         frames = lengths // self.hop + 1
         mask = frame_mask(frames, mel.shape[1]).unsqueeze(-1)
-        count = mask.sum(dim=1, keepdim=True)
-        level = (mel * mask).sum(dim=(1, 2), keepdim=True) / (count * mel.shape[2])
-        log_mel = torch.log(mel + 1e-6 * level + 1e-30)
-        mean = (log_mel * mask).sum(dim=(1, 2), keepdim=True) / (count * mel.shape[2])
-        centered = (log_mel - mean) * mask
-        variance = centered.square().sum(dim=(1, 2), keepdim=True) / (count * mel.shape[2])
-        return centered / (variance + 1e-5).sqrt(), frames
+        cells = mask.sum(dim=(1, 2), keepdim=True) * mel.shape[2]
+        # The floor lies 60 dB under the clip's own mean power: what is lower is the recording's noise. It follows
+        # the clip, so that a quiet copy gives the same spectrogram; the constant keeps log finite in silence.
+        floor = 1e-6 * (mel * mask).sum(dim=(1, 2), keepdim=True) / cells
+        log_mel = torch.log(mel + floor + 1e-30)
+        band_mean = (log_mel * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
+        planes = []
+        for mean in (band_mean.mean(dim=2, keepdim=True), band_mean):
+            centered = (log_mel - mean) * mask
+            variance = centered.square().sum(dim=(1, 2), keepdim=True) / cells
+            planes.append(centered / (variance + 1e-5).sqrt())
+        return torch.stack(planes, dim=1), frames
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ class FeatureAugmentation:
     """Longest masked stretch; two are drawn."""
 
     def __call__(self, spectrograms: Tensor, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Change (batch, frames, bands) spectrograms and their numbers of frames (batch,)."""
-        batch, size, bands = spectrograms.shape
+        """Change (batch, planes, frames, bands) spectrograms and their numbers of frames (batch,)."""
+        batch, _, size, bands = spectrograms.shape
         device = spectrograms.device
 
         def draw(*shape: int) -> Tensor:
@@ -111,14 +114,13 @@ class FeatureAugmentation:
             ],
             dim=-1,
         )
-        warped = F.grid_sample(
-            spectrograms.unsqueeze(1), grid, mode="bilinear", padding_mode="border", align_corners=True
-        ).squeeze(1)
+        warped = F.grid_sample(spectrograms, grid, mode="bilinear", padding_mode="border", align_corners=True)
         keep = frame_mask(kept, longest).unsqueeze(-1)
         for _ in range(2):
-            keep = keep & ~_stretches(draw(2, batch), self.max_masked_bands, kept.new_full((batch,), bands), bands)[:, None]
-            keep = keep & ~_stretches(draw(2, batch), self.max_masked_frames, kept, longest)[:, :, None]
-        return warped * keep, kept
+            masked_bands = _stretches(draw(2, batch), self.max_masked_bands, kept.new_full((batch,), bands), bands)
+            masked_frames = _stretches(draw(2, batch), self.max_masked_frames, kept, longest)
+            keep = keep & ~masked_bands[:, None, :] & ~masked_frames[:, :, None]
+        return warped * keep.unsqueeze(1), kept
 
 
 def _warped_bands(bands: int, stretch: Tensor) -> Tensor:
@@ -147,11 +149,11 @@ def _stretches(draws: Tensor, longest: int, room: Tensor, size: int) -> Tensor:
 
     Args:
         draws: (2, batch) uniform in [0, 1): length and start.
-        longest: upper end of the length.
+        longest: upper end of the length; never more than half of the room is covered.
         room: (batch,) positions that a stretch may cover.
         size: positions in all.
     """
-    length = draws[0] * longest
-    start = draws[1] * (room - length).clamp(min=0)
+    length = (draws[0] * (room // 2).clamp(max=longest).add(1)).floor()
+    start = (draws[1] * (room - length + 1)).floor()
     position = torch.arange(size, device=draws.device)
     return (position >= start[:, None]) & (position < (start + length)[:, None])
