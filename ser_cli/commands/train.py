@@ -52,7 +52,7 @@ def train(
         typer.Option(metavar="NAME|DIR|HUB-ID", help="`conformer`, or a speech encoder of transformers."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Clips per step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, metavar="N", help="Clips per step.")] = None,
     select: Annotated[
         Selection | None,
         typer.Option(

@@ -79,9 +79,10 @@ def training_batches(
 
 
 def batch_bounds(clips: int, batch_size: int) -> list[tuple[int, int]]:
-    """Where training batches start and stop; a last batch of a single clip joins the one before it.
+    """Where training batches start and stop.
 
-    A batch of one clip has no second utterance to contrast with and poor statistics for batch normalisation.
+    A last batch of a single clip joins the one before it, which then holds one clip more than `batch_size`: alone
+    it has no second utterance to contrast with and poor statistics for batch normalisation.
     """
     starts = list(range(0, clips, batch_size))
     if len(starts) > 1 and clips - starts[-1] == 1:

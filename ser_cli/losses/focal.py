@@ -19,7 +19,7 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
         () at least 0.
     """
     log_probabilities = F.log_softmax(logits, dim=-1)
-    # 1 - p as -expm1(log p) keeps its digits, and its gradient, where p rounds to 1.
+    # 1 - p as -expm1(log p) keeps digits that 1 - exp(log p) loses where p is near 1.
     remainder = -log_probabilities.expm1()
     if gamma < 1:
         # The gradient of x^gamma is infinite at 0 for gamma below 1.

@@ -18,9 +18,9 @@ class Output:
     embedding: Tensor
     """(batch, dim), f of eq. 5."""
     projection: Tensor
-    """(batch, 64), z of eq. 8."""
+    """(batch, projection_dim), z of eq. 8."""
     projected_frames: Tensor
-    """(batch, frames, 64), h of eq. 9."""
+    """(batch, frames, projection_dim), h of eq. 9."""
     frame_mask: Tensor
     """(batch, frames), True where a frame is no padding."""
     attention: Tensor

@@ -41,7 +41,8 @@ class FrameLevelAttention(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Pooled:
         """Pool frames (batch, frames, dim) under a mask (batch, frames)."""
-        attended, _ = self.self_attention(frames, frames, frames, key_padding_mask=~mask, need_weights=False)
+        padding = None if mask.all() else ~mask
+        attended, _ = self.self_attention(frames, frames, frames, key_padding_mask=padding, need_weights=False)
         frames = frames + attended
         attention = (frames @ self.frame_weight).masked_fill(~mask, -torch.inf).softmax(dim=1)
         return Pooled(torch.einsum("bt,btd->bd", attention, frames), frames, attention)

@@ -1,16 +1,24 @@
 """Pre-trained speech encoders of `transformers`, by hub id or local folder."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
-from ser_cli.errors import EncoderError
+from ser_cli.errors import EncoderError, count_of
+
+# WavLM hands a float position bias and a boolean padding mask to the same attention; both are meant.
+warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
 
 FEATURE_EXTRACTOR = "Wav2Vec2FeatureExtractor"
+
+OPTIONAL_WEIGHTS = frozenset({"masked_spec_embed"})
+"""What a published checkpoint may lack: used for masking in training alone, drawn anew where it is missing."""
 
 
 class PretrainedEncoder(nn.Module):
@@ -51,8 +59,16 @@ class PretrainedEncoder(nn.Module):
         if self.feature_extractor.do_normalize:
             waveforms = _normalize(waveforms, mask)
         attention_mask = mask.long() if self.uses_attention_mask else None
-        frames = self.model(waveforms, attention_mask=attention_mask).last_hidden_state
-        return frames, self.model._get_feat_extract_output_lengths(lengths).long()  # type: ignore[operator]
+        frame_lengths = self.model._get_feat_extract_output_lengths(lengths).long()  # type: ignore[operator]
+        masking = {}
+        longest = int(frame_lengths.max())
+        if self.training and longest < self.model.config.mask_time_length:  # type: ignore[union-attr, operator]
+            # transformers refuses to draw a mask longer than the batch; such short clips go unmasked.
+            masking["mask_time_indices"] = torch.zeros(
+                len(waveforms), longest, dtype=torch.bool, device=waveforms.device
+            )
+        frames = self.model(waveforms, attention_mask=attention_mask, **masking).last_hidden_state
+        return frames, frame_lengths
 
 
 def load_pretrained(name: str) -> PretrainedEncoder:
@@ -73,9 +89,17 @@ def load_pretrained(name: str) -> PretrainedEncoder:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         _require_speech_encoder(name, config)
         feature_extractor = _load_feature_extractor(name)
-        model = AutoModel.from_pretrained(name, config=config, trust_remote_code=False, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, report = AutoModel.from_pretrained(
+            name, config=config, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _cannot_load(name, error) from error
+    missing = sorted(set(report["missing_keys"]) - OPTIONAL_WEIGHTS)
+    if missing:
+        raise EncoderError(
+            f"encoder {name}: {count_of(len(missing), 'weight')} that its configuration names are missing, such as"
+            f" {missing[0]}\n  the folder or repository is incomplete: download or save it again"
+        )
     return PretrainedEncoder(model, feature_extractor)
 
 

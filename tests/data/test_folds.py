@@ -1,0 +1,178 @@
+import csv
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from ser_cli.data.folds import (
+    Fold,
+    Protocol,
+    check_folds,
+    choose_protocol,
+    make_folds,
+    shipped_protocols,
+    write_folds,
+)
+from ser_cli.data.manifest import Utterance
+from ser_cli.data.store import Preparation, PreparedCorpus, StoredAudio
+from ser_cli.errors import FoldError, UnknownNameError, UsageError
+
+LABELS = ("happy", "sad")
+
+
+def corpus(utterances: list[Utterance], name: str = "mine", labels=LABELS) -> PreparedCorpus:
+    """A corpus that has everything but the audio."""
+    preparation = Preparation(1, name, name, labels, "/x", "f", "h", len(utterances), 0, (), "0")
+    audio = tuple(StoredAudio(u.id, 0, 400, f"sha-{u.id}", 16_000, 1) for u in utterances)
+    return PreparedCorpus(None, preparation, tuple(utterances), audio)
+
+
+def people(count: int, session_of=lambda n: "") -> list[Utterance]:
+    return [
+        Utterance(f"p{n:02d}-{emotion}", "", emotion, f"p{n:02d}", session_of(n), "male" if n % 2 else "female")
+        for n in range(1, count + 1)
+        for emotion in LABELS
+    ]
+
+
+def ravdess() -> PreparedCorpus:
+    labels = ("neutral", "calm")
+    rows = [Utterance(f"{a:02d}-{e}", "", e, f"{a:02d}", "", "male" if a % 2 else "female") for a in range(1, 25) for e in labels]
+    return corpus(rows, "ravdess", labels)
+
+
+def speakers(ids, of: PreparedCorpus) -> set[str]:
+    return {of.by_id[i].speaker for i in ids}
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 8])
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_never_share_a_speaker_and_test_everyone_once(folds, seed):
+    people_of = corpus(people(8))
+    protocol = choose_protocol(people_of, None, folds, seed)
+    made = make_folds(protocol, people_of, validation_speakers=2, seed=seed)
+    check_folds(made, people_of, protocol)
+    for fold in made:
+        sides = [speakers(ids, people_of) for _, ids in fold.sides]
+        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
+        assert sorted(i for _, ids in fold.sides for i in ids) == sorted(people_of.by_id)
+    assert sorted(i for fold in made for i in fold.test) == sorted(people_of.by_id)
+
+
+def test_dealt_folds_have_both_genders():
+    people_of = corpus(people(8))
+    protocol = choose_protocol(people_of, None, 4, 3)
+    assert all(Counter(int(s[1:]) % 2 for s in fold) == {0: 1, 1: 1} for fold in protocol.test)
+
+
+def test_a_seed_deals_the_same_folds_again_and_another_deals_others():
+    people_of = corpus(people(12))
+    dealt = [choose_protocol(people_of, "seeded", 4, seed) for seed in (1, 1, 2)]
+    assert dealt[0] == dealt[1]
+    assert dealt[0].test != dealt[2].test
+    assert dealt[0].hash != dealt[2].hash
+
+
+def test_validation_speakers_are_of_both_genders_and_chosen_anew_in_each_fold():
+    of = ravdess()
+    protocol = choose_protocol(of, None, 6, 0)
+    held = [speakers(f.validation, of) for f in make_folds(protocol, of, validation_speakers=2, seed=0)]
+    assert all(sorted(int(s) % 2 for s in two) == [0, 1] for two in held)
+    assert len(set(map(frozenset, held))) > 1
+    again = [speakers(f.validation, of) for f in make_folds(protocol, of, validation_speakers=2, seed=0)]
+    assert held == again
+
+
+def test_at_most_a_third_of_the_training_side_is_held_out():
+    of = corpus(people(4))
+    protocol = choose_protocol(of, None, 4, 0)
+    for fold in make_folds(protocol, of, validation_speakers=2, seed=0):
+        assert len(speakers(fold.validation, of)) == 1
+        assert len(speakers(fold.train, of)) == 2
+
+
+def test_two_speakers_leave_none_to_hold_out():
+    of = corpus(people(2))
+    protocol = choose_protocol(of, None, 2, 0)
+    with pytest.raises(FoldError, match="train to the last epoch: --select last"):
+        make_folds(protocol, of, validation_speakers=2, seed=0)
+    assert all(not fold.validation for fold in make_folds(protocol, of, validation_speakers=0, seed=0))
+
+
+def test_a_session_protocol_keeps_sessions_together_in_validation_too():
+    of = corpus(people(8, lambda n: f"s{(n + 1) // 2}"))
+    protocol = Protocol("by-session", 1, "session", "", (("s1",), ("s2",), ("s3",), ("s4",)))
+    made = make_folds(protocol, of, validation_speakers=2, seed=0)
+    check_folds(made, of, protocol)
+    for fold in made:
+        sides = [{of.by_id[i].session for i in ids} for _, ids in fold.sides]
+        assert [len(side) for side in sides] == [2, 1, 1]
+
+
+def test_the_standard_protocol_is_chosen_by_its_number_of_folds():
+    assert choose_protocol(ravdess(), None, 6, 0).name == "ravdess-6-emobox"
+    assert choose_protocol(ravdess(), None, None, 0).name == "ravdess-6-emobox"
+    assert choose_protocol(ravdess(), "ravdess-6-balanced", None, 0).name == "ravdess-6-balanced"
+    assert choose_protocol(ravdess(), None, 4, 0).name == "seeded-4-of-24-speakers-seed-0"
+    assert choose_protocol(ravdess(), "seeded", 6, 1).name == "seeded-6-of-24-speakers-seed-1"
+
+
+def test_published_hashes_never_change():
+    assert [p.hash[:16] for p in shipped_protocols("ravdess")] == ["e58e41122e84c693", "5b87bb6f3de62fae"]
+
+
+@pytest.mark.parametrize(("name", "folds", "kind", "told"), [
+    (None, 25, UsageError, "the corpus has 24 speakers, and each fold must test at least one\n  use --folds 24"),
+    (None, 1, UsageError, "at least 2 folds are needed"),
+    ("ravdess-6-emobox", 5, UsageError, "has 6 folds; leave --folds out"),
+    ("ravdess-6-emobx", None, UnknownNameError, "did you mean ravdess-6-emobox"),
+])
+def test_folds_that_cannot_be_are_refused(name, folds, kind, told):
+    with pytest.raises(kind) as error:
+        choose_protocol(ravdess(), name, folds, 0)
+    assert told in str(error.value)
+
+
+def test_a_part_of_a_corpus_is_told_which_speakers_it_lacks():
+    part = corpus([u for u in ravdess().utterances if u.speaker in {"01", "02"}], "ravdess", ("neutral", "calm"))
+    with pytest.raises(FoldError, match="tests 22 speakers that the prepared ravdess lacks: 03, 04") as error:
+        choose_protocol(part, None, None, 0)
+    assert "--protocol seeded" in str(error.value)
+    assert choose_protocol(part, None, 2, 0).name.startswith("seeded-2-of-2")
+
+
+def test_a_speaker_on_both_sides_is_named_with_the_fold():
+    of = corpus(people(4))
+    fold = Fold(3, ("p01-happy", "p01-sad", "p02-happy", "p02-sad"), (), ("p02-happy", "p03-sad", "p03-happy"))
+    with pytest.raises(FoldError, match="fold 3 has speaker p02 in both train and test"):
+        check_folds([fold], of, Protocol("x", 1, "speaker", "", ()))
+
+
+def test_one_recording_under_two_names_on_both_sides_is_found():
+    of = corpus(people(4))
+    twin = of.audio[0].sha256
+    audio = tuple(replace(a, sha256=twin) if a.id == "p03-sad" else a for a in of.audio)
+    of = replace(of, audio=audio)
+    protocol = Protocol("x", 1, "speaker", "", (("p03",),))
+    with pytest.raises(FoldError, match="the same recording, p01-happy and p03-sad, in both train and test"):
+        check_folds(make_folds(protocol, of, validation_speakers=0, seed=0), of, protocol)
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_an_emotion_that_a_side_lacks_is_named(side):
+    keep = {"train": lambda u: u.speaker == "p01" or u.emotion == "sad", "test": lambda u: u.speaker != "p01" or u.emotion == "sad"}
+    of = corpus([u for u in people(4) if keep[side](u)])
+    protocol = Protocol("x", 1, "speaker", "", (("p01",),))
+    with pytest.raises(FoldError, match=f"fold 1: no happy in {side}"):
+        check_folds(make_folds(protocol, of, validation_speakers=0, seed=0), of, protocol)
+
+
+def test_written_folds_name_every_side_of_every_clip(tmp_path):
+    of = corpus(people(4))
+    protocol = choose_protocol(of, None, 2, 0)
+    made = make_folds(protocol, of, validation_speakers=0, seed=0)
+    write_folds(tmp_path / "folds.csv", made, of)
+    with (tmp_path / "folds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16
+    assert {r["id"] for r in rows if r["fold"] == "1" and r["side"] == "test"} == set(made[0].test)

@@ -1,0 +1,160 @@
+"""What `ser` says and how it exits when something cannot be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ser_cli import __version__
+from tests.conftest import TINY, write_tone_corpus
+
+
+def test_version_is_printed_alone(ser):
+    assert ser("--version").stdout == f"ser {__version__}\n"
+
+
+def test_no_verb_shows_the_help(ser):
+    result = ser()
+    assert "prepare" in result.stdout + result.stderr
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--dataset", "ravdess", "--encoder", "conformer"], 1, "dataset 'ravdess' is not prepared"),
+        (["--dataset", "ravdess", "--encoder", "conformer"], 1, "ser prepare --dataset ravdess --source FOLDER"),
+        (["--dataset", "ravdss"], 2, "unknown dataset 'ravdss'; did you mean ravdess?"),
+        ([], 2, "give either --dataset NAME or --manifest FILE"),
+        (["--dataset", "demo", "--recipe", "mlll"], 2, "unknown recipe 'mlll'; did you mean mll?"),
+        (["--dataset", "demo", "--set", "optimizer.learning_rte=1"], 2, "optimizer.learning_rte: unknown; did you mean"),
+        (["--dataset", "demo", "--set", "training.epochs=0"], 2, "training.epochs: must be greater than or equal to 1"),
+        (["--dataset", "../x"], 2, "cannot name a dataset"),
+    ],
+)
+def test_training_that_cannot_start_is_told_with_what_to_do(ser, arguments, code, told):
+    result = ser("train", *arguments)
+    assert result.exit_code == code
+    assert result.stderr.startswith("error: ")
+    assert told in result.stderr
+    assert result.stdout == ""
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--folds", 7], 2, "the corpus has 6 speakers, and each fold must test at least one"),
+        (["--folds", 3, "--fold", 4], 2, "--fold 4: protocol seeded-3-of-6-speakers-seed-0 has folds 1 to 3"),
+        (["--protocol", "sedeed"], 2, "unknown protocol 'sedeed'; did you mean seeded?"),
+        (["--device", "cuda:9"], 2, "--device cuda:9: not on this machine"),
+        (["--device", "gpu"], 2, "--device gpu: not on this machine"),
+        (["--set", "training.precision=float16"], 2, "needs a GPU, found cpu; use float32"),
+        (["--set", "pooling.heads=5"], 2, "pooling.heads 5: the encoder's width 16 must be a multiple of it"),
+        (["--encoder", "no/such/folder"], 1, "encoder no/such/folder: no such folder"),
+        (["--encoder", "someone/wavlm"], 1, "either download them where there is a network and give their folder"),
+    ],
+)
+def test_a_run_that_cannot_be_leaves_nothing_behind(ser, tones, arguments, code, told):
+    result = ser("train", "--manifest", tones, *TINY, *arguments)
+    assert result.exit_code == code
+    assert told in result.stderr
+    assert result.stdout == ""
+    assert not Path("runs").exists()
+
+
+def test_a_class_missing_from_a_fold_is_named(ser, tmp_path):
+    manifest = write_tone_corpus(tmp_path / "few", speakers=4)
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join(line for line in lines if not line.startswith("p1/sad")) + "\n")
+    result = ser("train", "--manifest", manifest, "--folds", 4, *TINY)
+    assert result.exit_code == 1
+    assert "no sad in test" in result.stderr
+    assert "use fewer folds" in result.stderr
+
+
+def test_a_folder_of_another_run_is_not_overwritten(ser, tones):
+    first = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run")
+    assert first.exit_code == 0
+    refused = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run", "--seed", 5)
+    assert refused.exit_code == 1
+    assert "run holds another run" in refused.stderr
+    assert "seed: 0 there, 5 asked for" in refused.stderr
+    forced = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run", "--seed", 5, "--force")
+    assert forced.exit_code == 0
+    assert json.loads(Path("run/run.json").read_text())["seed"] == 5
+
+
+def test_a_folder_that_is_no_run_is_not_touched(ser, tones):
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    for more in ([], ["--force"]):
+        result = ser("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "mine", *more)
+        assert result.exit_code == 1
+        assert "mine exists and holds no run; choose a new folder with --output" in result.stderr
+    assert Path("mine/thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("folder", "told"), [("none", "none holds no run"), (".", ". holds no run")])
+def test_evaluating_what_is_no_run_is_told(ser, folder, told):
+    result = ser("evaluate", folder)
+    assert result.exit_code == 1
+    assert told in result.stderr
+
+
+def test_evaluating_an_unfinished_run_is_told(ser, tones):
+    ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run")
+    Path("run/fold-1/done.json").unlink()
+    result = ser("evaluate", "run")
+    assert result.exit_code == 1
+    assert "no fold is done yet" in result.stderr
+
+
+def test_damaged_predictions_are_named(ser, tones):
+    ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run")
+    Path("run/fold-1/predictions.csv").write_text("id,fold\nx,1\n")
+    result = ser("evaluate", "run")
+    assert result.exit_code == 1
+    assert "predictions.csv: cannot be read as predictions" in result.stderr
+
+
+def test_a_loss_that_is_no_number_stops_with_the_clips(ser, tones):
+    result = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run",
+                 "--set", "optimizer.learning_rate=1e30", "--set", "optimizer.gradient_clip=0",
+                 "--set", "optimizer.warmup_epochs=0")  # fmt: skip
+    assert result.exit_code == 1
+    assert "fold 1, epoch " in result.stderr
+    assert "clips of the batch: p" in result.stderr
+    assert not Path("run/fold-1/done.json").exists()
+
+
+def test_quiet_training_says_nothing_but_the_folder(ser, tones):
+    result = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run", "--quiet")
+    assert (result.stdout, result.stderr) == ("run\n", "")
+
+
+def test_verbose_says_where_settings_came_from(ser, tones):
+    result = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run", "-v")
+    assert "run folder from --output" in result.stderr
+    assert "folds: speakers shuffled by the seed" in result.stderr
+
+
+def test_ctrl_c_leaves_with_130_and_the_same_command_goes_on(tones, home):
+    command = [sys.executable, "-m", "ser_cli", "train", "--manifest", tones, "--folds", "2", *TINY, "--output", "run"]
+    running = subprocess.Popen([*command, "--epochs", "2000"], stderr=subprocess.PIPE, text=True, env=os.environ)
+    assert running.stderr is not None
+    for line in running.stderr:
+        if " epoch 2/" in line:
+            break
+    time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    rest = running.communicate(timeout=30)[1]
+    assert running.returncode == 130
+    assert rest.splitlines()[-1] == "error: interrupted; what was finished is kept, the same command goes on from there"
+    assert "Traceback" not in rest
+    assert not Path("run/fold-1/done.json").exists()

@@ -1,0 +1,184 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_cli import preparation
+from ser_cli.data.store import open_corpus
+from tests.conftest import write_tone, write_tone_corpus
+
+
+def test_a_manifest_is_prepared_and_its_path_printed(ser, tones, home):
+    result = ser("prepare", "--manifest", tones)
+    assert result.exit_code == 0
+    manifest = Path(result.stdout.strip())
+    assert manifest == home / "corpora" / "tones" / "manifest.csv"
+    with manifest.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 54
+    assert list(rows[0])[:8] == ["id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s"]
+    assert "clips     54" in result.stderr
+    assert "angry 18, happy 18, sad 18" in result.stderr
+
+
+def test_stored_waveforms_are_the_decoded_ones(ser, tones, home):
+    ser("prepare", "--manifest", tones)
+    corpus = open_corpus(home / "corpora" / "tones")
+    for utterance in corpus.utterances[::7]:
+        samples, _ = soundfile.read(utterance.path, dtype="float32")
+        np.testing.assert_array_equal(corpus.waveform(utterance.id), samples)
+        assert utterance.duration_s == pytest.approx(len(samples) / 16_000)
+
+
+def test_running_twice_does_nothing_the_second_time(ser, tones, monkeypatch):
+    first = ser("prepare", "--manifest", tones)
+    monkeypatch.setattr(preparation, "_build", lambda *args: pytest.fail("decoded again"))
+    second = ser("prepare", "--manifest", tones)
+    assert second.exit_code == 0
+    assert second.stdout == first.stdout
+    assert "already prepared, nothing changed" in second.stderr
+
+
+def test_json_holds_the_counts(ser, tones):
+    values = json.loads(ser("prepare", "--manifest", tones, "--json", "-q").stdout)
+    assert values["utterances"] == 54
+    assert values["speakers"] == 6
+    assert values["labels"] == {"angry": 18, "happy": 18, "sad": 18}
+    assert values["already_prepared"] is False
+
+
+def test_quiet_says_nothing_on_stderr(ser, tones):
+    result = ser("prepare", "--manifest", tones, "--quiet")
+    assert result.stderr == ""
+    assert result.stdout
+
+
+def test_a_changed_source_is_not_replaced_without_force(ser, tones):
+    ser("prepare", "--manifest", tones)
+    write_tone(tones.parent / "p1" / "sad-0.wav", 300, 0.7)
+    refused = ser("prepare", "--manifest", tones)
+    assert refused.exit_code == 1
+    assert "is already prepared, from other files or labels" in refused.stderr
+    assert ser("prepare", "--manifest", tones, "--force").exit_code == 0
+
+
+def test_unusable_recordings_are_all_listed_at_once(ser, tones, home):
+    folder = tones.parent
+    (folder / "p1/sad-0.wav").write_bytes(b"nothing")
+    write_tone(folder / "p2/sad-0.wav", 300, 0.02)
+    soundfile.write(folder / "p3/sad-0.wav", np.zeros(8000), 16_000)
+    (folder / "p4/sad-0.wav").unlink()
+    result = ser("prepare", "--manifest", tones)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "4 problems" in result.stderr
+    for name in ("p1", "p2", "p3", "p4"):
+        assert f"{name}/sad-0.wav" in result.stderr
+    assert "--skip-unreadable" in result.stderr
+    assert not list((home / "corpora").iterdir())
+
+
+def test_skip_unreadable_goes_on_and_records_which(ser, tones, home):
+    (tones.parent / "p1/sad-0.wav").write_bytes(b"nothing")
+    result = ser("prepare", "--manifest", tones, "--skip-unreadable", "--json")
+    assert result.exit_code == 0
+    values = json.loads(result.stdout)
+    assert (values["utterances"], values["skipped"]) == (53, 1)
+    skipped = (home / "corpora/tones/skipped.csv").read_text()
+    assert "p1/sad-0.wav" in skipped
+    assert "cannot be decoded" in skipped
+    assert ser("prepare", "--manifest", tones, "--skip-unreadable", "--json").exit_code == 0
+
+
+def test_a_corpus_of_nothing_usable_is_refused(ser, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "m.csv").write_text("path,emotion,speaker\na.wav,sad,p1\n")
+    result = ser("prepare", "--manifest", tmp_path / "m.csv", "--skip-unreadable")
+    assert result.exit_code == 1
+    assert "not one of 1 recording can be used" in result.stderr
+
+
+def test_declared_labels_keep_their_order(ser, tones, home):
+    ser("prepare", "--manifest", tones, "--labels", "sad,angry,happy")
+    assert open_corpus(home / "corpora" / "tones").labels == ("sad", "angry", "happy")
+
+
+def test_a_label_outside_the_declared_set_is_refused(ser, tones):
+    result = ser("prepare", "--manifest", tones, "--labels", "sad,happy")
+    assert result.exit_code == 2
+    assert "18 problems" in result.stderr
+    assert "emotion 'angry' is not among the declared sad, happy" in result.stderr
+
+
+def test_dry_run_decodes_nothing(ser, tones, home):
+    result = ser("prepare", "--manifest", tones, "--dry-run")
+    assert result.exit_code == 0
+    assert "54 recordings would be decoded" in result.stderr
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 2, "give either --dataset NAME or --manifest FILE"),
+        (["--dataset", "ravdess"], 2, "needs its recordings: give their folder with --source"),
+        (["--dataset", "ravdes", "--source", "."], 2, "unknown dataset 'ravdes'; did you mean ravdess?"),
+        (["--dataset", "ravdess", "--source", "nowhere"], 2, "the source folder nowhere does not exist"),
+        (["--dataset", "ravdess", "--source", "."], 1, "no recording of ravdess found under ."),
+        (["--dataset", "ravdess", "--source", ".", "--name", "x"], 2, "--name and --labels go with --manifest"),
+        (["--manifest", "none.csv"], 2, "none.csv: no such manifest"),
+    ],
+)
+def test_what_cannot_be_prepared_is_told_with_what_to_do(ser, arguments, code, told):
+    result = ser("prepare", *arguments)
+    assert result.exit_code == code
+    assert result.stderr.startswith("error: ")
+    assert told in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("name", "told"), [("ravdess", "name of a known corpus"), ("../x", "cannot name a dataset")])
+def test_a_name_that_is_taken_or_no_folder_is_refused(ser, tones, name, told):
+    result = ser("prepare", "--manifest", tones, "--name", name)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_a_data_home_that_cannot_be_written_is_told(ser, tones, home):
+    home.write_text("a file in the place of the folder")
+    result = ser("prepare", "--manifest", tones)
+    assert result.exit_code == 1
+    assert "cannot write to the data home" in result.stderr
+
+
+def test_an_incomplete_corpus_is_said_to_be_so(ser, tmp_path):
+    write_tone(tmp_path / "Actor_01/03-01-01-01-01-01-01.wav", 440)
+    result = ser("prepare", "--dataset", "ravdess", "--source", tmp_path)
+    assert result.exit_code == 0
+    assert "a complete ravdess has 1,440 clips; 1,439 were not found" in result.stderr
+
+
+def test_demo_prepares_itself(ser, home):
+    result = ser("prepare", "--dataset", "demo", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["labels"] == dict.fromkeys(("neutral", "happy", "sad", "angry"), 64)
+
+
+def test_damaged_files_of_a_prepared_corpus_are_noticed(ser, tones, home):
+    ser("prepare", "--manifest", tones)
+    audio = home / "corpora/tones/audio.f32"
+    audio.write_bytes(audio.read_bytes()[:-8])
+    result = ser("train", "--dataset", "tones", "--encoder", "conformer")
+    assert result.exit_code == 1
+    assert "manifest and audio do not fit together" in result.stderr
+    assert "--force" in result.stderr
+
+
+def test_two_manifests_of_one_name_do_not_mix(ser, tmp_path):
+    ser("prepare", "--manifest", write_tone_corpus(tmp_path / "one", speakers=2))
+    result = ser("prepare", "--manifest", write_tone_corpus(tmp_path / "two", speakers=3))
+    assert result.exit_code == 1
+    assert "choose another --name" in result.stderr
