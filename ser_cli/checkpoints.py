@@ -28,7 +28,13 @@ class TrainedModel:
     recipe: Recipe
 
 
-def save_model(folder: Path, model: EmotionClassifier, weights: dict[str, Tensor], labels: tuple[str, ...], recipe: Recipe) -> None:
+def save_model(
+    folder: Path,
+    model: EmotionClassifier,
+    weights: dict[str, Tensor],
+    labels: tuple[str, ...],
+    recipe: Recipe,
+) -> None:
     """Write a model so that `load_model` needs nothing but the folder.
 
     Args:

@@ -38,6 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
 def _add(verb: Callable[..., None], examples: str) -> None:
     """Add a verb with its docstring as help, one line per paragraph: the terminal's width breaks them."""
     paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
@@ -59,7 +61,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Hold the options of `ser` itself."""

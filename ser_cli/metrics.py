@@ -23,9 +23,7 @@ class Scores:
     """The mean over the declared labels of each one's F1."""
 
 
-def confusion_matrix(
-    truth: Sequence[str], prediction: Sequence[str], labels: Sequence[str]
-) -> NDArray[np.int64]:
+def confusion_matrix(truth: Sequence[str], prediction: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
     """Count clips by truth (rows) and prediction (columns), in the order of the labels.
 
     Raises:

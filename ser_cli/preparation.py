@@ -66,7 +66,14 @@ class Source:
                 state = [status.st_size, status.st_mtime_ns]
             except OSError:
                 state = []
-            row = [utterance.id, utterance.path, utterance.emotion, utterance.speaker, utterance.session, state]
+            row = [
+                utterance.id,
+                utterance.path,
+                utterance.emotion,
+                utterance.speaker,
+                utterance.session,
+                state,
+            ]
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
@@ -106,9 +113,7 @@ def list_known_corpus(name: str, source: Path | None) -> Source:
     listing = corpus.read(source)
     if not listing.utterances:
         found = "; ".join([*listing.notes, *listing.problems[:3]]) or "no audio file at all"
-        raise CorpusError(
-            f"no recording of {name} found under {source}\n  expected: {corpus.layout}\n  found: {found}"
-        )
+        raise CorpusError(f"no recording of {name} found under {source}\n  expected: {corpus.layout}\n  found: {found}")
     return Source(name, name, corpus.labels, source, listing, corpus.expected_utterances)
 
 
@@ -165,7 +170,9 @@ def prepare(
         )
     if source.listing.problems and not skip_unreadable:
         raise ProblemsError(
-            str(source.folder), source.listing.problems, "go on without them: --skip-unreadable; each is recorded"
+            str(source.folder),
+            source.listing.problems,
+            "go on without them: --skip-unreadable; each is recorded",
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -218,9 +225,7 @@ def open_dataset(dataset: str | None, manifest: Path | None, progress: Progress 
     return open_corpus(folder)
 
 
-def _build(
-    building: Path, source: Source, fingerprint: str, skip_unreadable: bool, progress: Progress | None
-) -> None:
+def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bool, progress: Progress | None) -> None:
     """Decode everything into a folder that nobody reads yet."""
     kept: list[Utterance] = []
     entries: list[StoredAudio] = []

@@ -30,7 +30,11 @@ Count = Annotated[int, Field(ge=1)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
     )
 
 
@@ -120,8 +124,8 @@ class LossSettings(_Section):
     """The four losses, eq. 6-11 of the paper."""
 
     weighting: Literal["fixed", "auto"] = "auto"
-    """`auto` measures, on the first batches, the weights that bring each loss into [0, 1] and records them;
-    `fixed` takes the weights below."""
+    """`auto` divides each weight below by the loss's largest value on the first batches, where that exceeds 1: the
+    paper's rule that each weighted loss lies in [0, 1]; what it measured is recorded. `fixed` takes them as is."""
     calibration_batches: Count = 8
     """Batches that `auto` measures."""
     kl: NotNegative = 1.0
@@ -266,7 +270,10 @@ def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Re
     except ValidationError as error:
         problems = [_sentence(problem) for problem in error.errors()]
         raise ProblemsError(
-            f"recipe {name}", problems, "all keys with their meaning: man ser-train, or a shipped recipe", usage=True
+            f"recipe {name}",
+            problems,
+            "all keys with their meaning: man ser-train, or a shipped recipe",
+            usage=True,
         ) from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer._completion_shared import get_completion_script  # the app's own script, without installing it
 
-from ser_cli import __version__
+from ser_cli import __released__, __version__
 from ser_cli.recipe import describe_settings, shipped_recipes
 
 SHELLS = ("bash", "zsh", "fish")
@@ -54,7 +54,14 @@ def _app() -> Any:
 
 def _root_page(app: Any) -> str:
     lines = [*_head("SER", "ser \\- speech emotion recognition from the command line")]
-    lines += [".SH SYNOPSIS", ".B ser", "COMMAND [OPTIONS]", ".SH DESCRIPTION", _escape(app.help), ".SH COMMANDS"]
+    lines += [
+        ".SH SYNOPSIS",
+        ".B ser",
+        "COMMAND [OPTIONS]",
+        ".SH DESCRIPTION",
+        _escape(app.help),
+        ".SH COMMANDS",
+    ]
     for name, command in app.commands.items():
         lines += [".TP", f".BR ser\\-{name} (1)", _escape(_paragraphs(command.help)[0])]
     lines += [".SH OPTIONS", *_options(app), *_tail()]
@@ -67,8 +74,7 @@ def _verb_page(name: str, command: Any) -> str:
     lines = [*_head(f"SER-{name.upper()}", f"ser\\-{name} \\- {_escape(title[0].lower() + title[1:])}")]
     arguments = " ".join(parameter.metavar for parameter in command.params if _is_argument(parameter))
     lines += [".SH SYNOPSIS", f".B ser {name}", f"[OPTIONS] {arguments}".rstrip(), ".SH DESCRIPTION"]
-    for paragraph in rest:
-        lines += [_escape(paragraph), ".PP"]
+    lines.append("\n.PP\n".join(_escape(paragraph) for paragraph in rest))
     lines += [".SH OPTIONS", *_options(command)]
     if name == "train":
         lines += [".SH RECIPES", "Shipped: " + ", ".join(shipped_recipes()) + ".", ".SH SETTINGS"]
@@ -76,14 +82,12 @@ def _verb_page(name: str, command: Any) -> str:
         for key, default, meaning in describe_settings():
             lines += [".TP", f".B {_escape(key)}", _escape(f"{meaning} Default: {default or 'none'}.")]
     _, *examples = command.epilog.split("\n\n")
-    lines += [".SH EXAMPLES"]
-    for example in examples:
-        lines += [".PP", f".B {_escape(example)}"]
+    lines += [".SH EXAMPLES", "\n.PP\n".join(f".B {_escape(example)}" for example in examples)]
     return "\n".join([*lines, *_tail()]) + "\n"
 
 
 def _head(title: str, name: str) -> list[str]:
-    return [f'.TH {title} 1 "" "ser {__version__}" "User Commands"', ".SH NAME", name]
+    return [f'.TH {title} 1 "{__released__}" "ser {__version__}" "User Commands"', ".SH NAME", name]
 
 
 def _tail() -> list[str]:

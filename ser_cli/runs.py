@@ -163,7 +163,9 @@ def open_or_create_run(folder: Path, identity: RunIdentity, *, force: bool) -> t
         return run, True
     if not force:
         wanted, found = asdict(identity), asdict(there)
-        different = [f"{key}: {found[key]} there, {wanted[key]} asked for" for key in wanted if wanted[key] != found[key]]
+        different = [
+            f"{key}: {found[key]} there, {wanted[key]} asked for" for key in wanted if wanted[key] != found[key]
+        ]
         raise RunError(
             f"{folder} holds another run\n  "
             + "\n  ".join(different)

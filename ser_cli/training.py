@@ -112,7 +112,7 @@ def train_fold(
             best, chosen, chosen_weights = standing, epoch, setup.tested_weights()
         record = EpochRecord(
             epoch=epoch,
-            learning_rate=setup.schedule.get_last_lr()[0],
+            learning_rate=float(setup.schedule.get_last_lr()[0]),
             total=total,
             losses=losses,
             selection=selection,
@@ -218,7 +218,7 @@ def _parameter_groups(
     ]
 
 
-def _exponential_average(decay: float) -> Callable[[list[Tensor], Sequence[Tensor], Tensor], None]:
+def _exponential_average(decay: float) -> Callable[..., None]:
     """The update of averaged weights: short memory at first, so that random initial weights are soon forgotten."""
 
     def update(averaged: list[Tensor], current: Sequence[Tensor], updates: Tensor) -> None:
@@ -341,21 +341,25 @@ def _require_finite(values: dict[str, float], fold: Fold, epoch: int, step: int,
 
 def _write_history(folder: FoldFolder, records: Sequence[EpochRecord]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = list(records[0].losses)
-    writer.writerow(
-        ["epoch", "learning_rate", "total", *names, "selection_wa", "selection_ua", "selection_macro_f1"]
-        + ["is_best", "seconds", "clips_per_s"]
-    )
-    for record in records:
-        chosen_on = record.selection
-        writer.writerow(
-            [record.epoch, f"{record.learning_rate:.6g}", f"{record.total:.6f}"]
-            + [f"{record.losses[name]:.6f}" for name in names]
-            + (["", "", ""] if chosen_on is None else [f"{chosen_on.wa:.6f}", f"{chosen_on.ua:.6f}", f"{chosen_on.macro_f1:.6f}"])
-            + [int(record.is_best), f"{record.seconds:.2f}", f"{record.clips_per_s:.1f}"]
-        )
+    rows = [_history_row(record) for record in records]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     write_atomically(folder.history_path, text.getvalue().encode())
+
+
+def _history_row(record: EpochRecord) -> dict[str, object]:
+    judged = asdict(record.selection) if record.selection else {}
+    return {
+        "epoch": record.epoch,
+        "learning_rate": f"{record.learning_rate:.6g}",
+        "total": f"{record.total:.6f}",
+        **{name: f"{value:.6f}" for name, value in record.losses.items()},
+        **{f"selection_{rate}": f"{judged[rate]:.6f}" if judged else "" for rate in ("wa", "ua", "macro_f1")},
+        "is_best": int(record.is_best),
+        "seconds": f"{record.seconds:.2f}",
+        "clips_per_s": f"{record.clips_per_s:.1f}",
+    }
 
 
 def _seed(recipe: Recipe, fold: Fold, purpose: int, epoch: int = 0) -> int:

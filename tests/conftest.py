@@ -50,7 +50,9 @@ def write_tone(path: Path, hz: float, duration_s: float = 0.4, rate: int = 16_00
     soundfile.write(path, 0.4 * np.sin(2 * np.pi * hz * time) + noise, rate)
 
 
-def write_tone_corpus(folder: Path, speakers: int = 6, takes: int = 3, emotions: Sequence[str] = tuple(TONES_HZ)) -> Path:
+def write_tone_corpus(
+    folder: Path, speakers: int = 6, takes: int = 3, emotions: Sequence[str] = tuple(TONES_HZ)
+) -> Path:
     """Write tones of some speakers and their manifest; the path of the manifest is returned."""
     lines = ["path,emotion,speaker,gender,text"]
     for speaker in range(1, speakers + 1):

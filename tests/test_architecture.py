@@ -9,7 +9,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ser_cli"
 WORKFLOWS = {"preparation", "cross_validation", "training", "inference", "evaluation", "reports"}
-LIGHT = ["cli", "console", "errors", "files", "home", "recipe", "runs", "metrics", "predictions", "evaluation", "reports"]
+LIGHT = [
+    "cli",
+    "console",
+    "errors",
+    "files",
+    "home",
+    "recipe",
+    "runs",
+    "metrics",
+    "predictions",
+    "evaluation",
+    "reports",
+]
 LIGHT += ["preparation", "data.manifest", "data.folds", "data.store", "data.audio", "corpora"]
 
 
@@ -49,9 +61,7 @@ def test_workflows_stand_in_their_order():
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_nothing_heavy_is_imported_before_it_is_needed(module):
-    code = (
-        f"import sys, ser_cli.{module}; "
-        "print([m for m in ('torch', 'torchaudio', 'transformers', 'accelerate', 'soundfile', 'sklearn') if m in sys.modules])"
-    )
+    heavy = ("torch", "torchaudio", "transformers", "accelerate", "soundfile", "sklearn")
+    code = f"import sys, ser_cli.{module}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

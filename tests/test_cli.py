@@ -28,12 +28,24 @@ def test_no_verb_shows_the_help(ser):
     ("arguments", "code", "told"),
     [
         (["--dataset", "ravdess", "--encoder", "conformer"], 1, "dataset 'ravdess' is not prepared"),
-        (["--dataset", "ravdess", "--encoder", "conformer"], 1, "ser prepare --dataset ravdess --source FOLDER"),
+        (
+            ["--dataset", "ravdess", "--encoder", "conformer"],
+            1,
+            "ser prepare --dataset ravdess --source FOLDER",
+        ),
         (["--dataset", "ravdss"], 2, "unknown dataset 'ravdss'; did you mean ravdess?"),
         ([], 2, "give either --dataset NAME or --manifest FILE"),
         (["--dataset", "demo", "--recipe", "mlll"], 2, "unknown recipe 'mlll'; did you mean mll?"),
-        (["--dataset", "demo", "--set", "optimizer.learning_rte=1"], 2, "optimizer.learning_rte: unknown; did you mean"),
-        (["--dataset", "demo", "--set", "training.epochs=0"], 2, "training.epochs: must be greater than or equal to 1"),
+        (
+            ["--dataset", "demo", "--set", "optimizer.learning_rte=1"],
+            2,
+            "optimizer.learning_rte: unknown; did you mean",
+        ),
+        (
+            ["--dataset", "demo", "--set", "training.epochs=0"],
+            2,
+            "training.epochs: must be greater than or equal to 1",
+        ),
         (["--dataset", "../x"], 2, "cannot name a dataset"),
     ],
 )
@@ -57,7 +69,11 @@ def test_training_that_cannot_start_is_told_with_what_to_do(ser, arguments, code
         (["--set", "training.precision=float16"], 2, "needs a GPU, found cpu; use float32"),
         (["--set", "pooling.heads=5"], 2, "pooling.heads 5: the encoder's width 16 must be a multiple of it"),
         (["--encoder", "no/such/folder"], 1, "encoder no/such/folder: no such folder"),
-        (["--encoder", "someone/wavlm"], 1, "either download them where there is a network and give their folder"),
+        (
+            ["--encoder", "someone/wavlm"],
+            1,
+            "either download them where there is a network and give their folder",
+        ),
     ],
 )
 def test_a_run_that_cannot_be_leaves_nothing_behind(ser, tones, arguments, code, told):
@@ -85,7 +101,21 @@ def test_a_folder_of_another_run_is_not_overwritten(ser, tones):
     assert refused.exit_code == 1
     assert "run holds another run" in refused.stderr
     assert "seed: 0 there, 5 asked for" in refused.stderr
-    forced = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run", "--seed", 5, "--force")
+    forced = ser(
+        "train",
+        "--manifest",
+        tones,
+        "--folds",
+        2,
+        "--fold",
+        1,
+        *TINY,
+        "--output",
+        "run",
+        "--seed",
+        5,
+        "--force",
+    )
     assert forced.exit_code == 0
     assert json.loads(Path("run/run.json").read_text())["seed"] == 5
 
@@ -145,7 +175,19 @@ def test_verbose_says_where_settings_came_from(ser, tones):
 
 
 def test_ctrl_c_leaves_with_130_and_the_same_command_goes_on(tones, home):
-    command = [sys.executable, "-m", "ser_cli", "train", "--manifest", tones, "--folds", "2", *TINY, "--output", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "ser_cli",
+        "train",
+        "--manifest",
+        tones,
+        "--folds",
+        "2",
+        *TINY,
+        "--output",
+        "run",
+    ]
     running = subprocess.Popen([*command, "--epochs", "2000"], stderr=subprocess.PIPE, text=True, env=os.environ)
     assert running.stderr is not None
     for line in running.stderr:

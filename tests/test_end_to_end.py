@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -63,7 +64,7 @@ def test_a_run_directory_holds_everything(trained):
         }
     assert names == expected
     environment = json.loads((run / "environment.json").read_text())
-    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert torch.__version__.startswith(environment["packages"]["torch"].split("+")[0])
     assert environment["device"] == "cpu"
 
 
@@ -91,7 +92,10 @@ def test_predictions_cover_each_clip_once_with_probabilities(trained):
 def test_folds_on_disk_share_no_speaker(trained):
     rows = read_csv(Path("run/folds.csv"))
     for fold in ("1", "2"):
-        sides = {side: {r["speaker"] for r in rows if (r["fold"], r["side"]) == (fold, side)} for side in ("train", "validation", "test")}
+        sides = {
+            side: {r["speaker"] for r in rows if (r["fold"], r["side"]) == (fold, side)}
+            for side in ("train", "validation", "test")
+        }
         assert all(sides.values())
         assert sum(len(side) for side in sides.values()) == 6
         assert len(set.union(*sides.values())) == 6
@@ -161,7 +165,10 @@ def test_two_runs_with_one_seed_are_identical(ser, tones, trained):
     for fold in (1, 2):
         one, other = (safetensors.torch.load_file(f"{run}/fold-{fold}/model.safetensors") for run in ("run", "again"))
         assert all(torch.equal(one[name], other[name]) for name in one)
-        assert Path(f"run/fold-{fold}/predictions.csv").read_text() == Path(f"again/fold-{fold}/predictions.csv").read_text()
+        assert (
+            Path(f"run/fold-{fold}/predictions.csv").read_text()
+            == Path(f"again/fold-{fold}/predictions.csv").read_text()
+        )
 
 
 def test_another_seed_gives_other_weights(ser, tones, trained):
@@ -171,7 +178,19 @@ def test_another_seed_gives_other_weights(ser, tones, trained):
 
 
 def test_folds_in_two_processes_end_as_one_run(ser, tones, trained, home):
-    command = [sys.executable, "-m", "ser_cli", "train", "--manifest", tones, "--folds", "2", *TINY, "--output", "jobs"]
+    command = [
+        sys.executable,
+        "-m",
+        "ser_cli",
+        "train",
+        "--manifest",
+        tones,
+        "--folds",
+        "2",
+        *TINY,
+        "--output",
+        "jobs",
+    ]
     jobs = [subprocess.Popen([*command, "--fold", str(fold)], stderr=subprocess.PIPE, text=True) for fold in (1, 2)]
     told = [job.communicate()[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], told
@@ -226,6 +245,16 @@ def test_the_papers_recipe_trains_a_local_wavlm_with_measured_loss_weights(ser, 
     assert load_model(Path("run/fold-1")).labels == ("angry", "happy", "sad")
 
 
+def test_half_precision_trains_and_keeps_its_losses_whole(ser, tones):
+    result = ser(
+        *("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run"),
+        *("--set", "training.precision=bfloat16"),
+    )
+    assert result.exit_code == 0, result.stderr
+    weights = safetensors.torch.load_file("run/fold-1/model.safetensors")
+    assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values() if w.is_floating_point())
+
+
 def test_selecting_on_test_is_said_in_every_report(ser, tones):
     result = ser("train", "--manifest", tones, "--folds", 2, *TINY, "--select", "test", "--output", "run")
     assert "warning: each fold's epoch will be chosen on its test side" in result.stderr
@@ -271,14 +300,14 @@ def test_the_demo_corpus_counts_are_balanced(ser, home):
 
 @pytest.mark.slow
 def test_demo_end_to_end_reaches_ua_080(home):
-    torch_threads = {"OMP_NUM_THREADS": "2"}
-    import os
-
-    environment = {**os.environ, **torch_threads}
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-m", "ser_cli"]
     trained = subprocess.run([*command, "train", "--dataset", "demo"], capture_output=True, text=True, env=environment)
     assert trained.returncode == 0, trained.stderr
     evaluated = subprocess.run(
-        [*command, "evaluate", trained.stdout.strip(), "--json"], capture_output=True, text=True, env=environment
+        [*command, "evaluate", trained.stdout.strip(), "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert json.loads(evaluated.stdout)["mean"]["ua"] > 0.8

@@ -14,9 +14,7 @@ def some_predictions(seed: int, predicted: tuple[str, ...] = LABELS) -> tuple[li
     rng = np.random.default_rng(seed)
     truth = [*LABELS, *rng.choice(LABELS, size=60, p=[0.5, 0.1, 0.3, 0.1]).tolist()]
     guess = rng.choice(predicted, size=len(truth)).tolist()
-    return truth, [
-        t if rng.random() < 0.4 and t in predicted else g for t, g in zip(truth, guess, strict=True)
-    ]
+    return truth, [t if rng.random() < 0.4 and t in predicted else g for t, g in zip(truth, guess, strict=True)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,18 +49,14 @@ def test_scores_of_a_case_worked_by_hand():
 def test_a_label_that_is_not_declared_is_refused(truth, prediction):
     with pytest.raises(SerError) as caught:
         confusion_matrix(truth, prediction, LABELS)
-    assert str(caught.value) == (
-        "cannot score: 'bored' is not among the declared labels sad, angry, neutral, happy"
-    )
+    assert str(caught.value) == ("cannot score: 'bored' is not among the declared labels sad, angry, neutral, happy")
 
 
 def test_a_declared_label_without_a_clip_is_refused():
     confusion = confusion_matrix(["sad", "angry", "happy"], ["sad", "neutral", "happy"], LABELS)
     with pytest.raises(SerError) as caught:
         score(confusion, LABELS)
-    assert str(caught.value) == (
-        "cannot score: no clip of the declared label 'neutral', so its recall does not exist"
-    )
+    assert str(caught.value) == ("cannot score: no clip of the declared label 'neutral', so its recall does not exist")
 
 
 def test_truth_and_prediction_of_different_length_are_a_fault_of_the_program():

@@ -19,7 +19,16 @@ def test_a_manifest_is_prepared_and_its_path_printed(ser, tones, home):
     with manifest.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 54
-    assert list(rows[0])[:8] == ["id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s"]
+    assert list(rows[0])[:8] == [
+        "id",
+        "path",
+        "emotion",
+        "speaker",
+        "session",
+        "gender",
+        "text",
+        "duration_s",
+    ]
     assert "clips     54" in result.stderr
     assert "angry 18, happy 18, sad 18" in result.stderr
 
@@ -128,7 +137,11 @@ def test_dry_run_decodes_nothing(ser, tones, home):
         (["--dataset", "ravdes", "--source", "."], 2, "unknown dataset 'ravdes'; did you mean ravdess?"),
         (["--dataset", "ravdess", "--source", "nowhere"], 2, "the source folder nowhere does not exist"),
         (["--dataset", "ravdess", "--source", "."], 1, "no recording of ravdess found under ."),
-        (["--dataset", "ravdess", "--source", ".", "--name", "x"], 2, "--name and --labels go with --manifest"),
+        (
+            ["--dataset", "ravdess", "--source", ".", "--name", "x"],
+            2,
+            "--name and --labels go with --manifest",
+        ),
         (["--manifest", "none.csv"], 2, "none.csv: no such manifest"),
     ],
 )

@@ -11,7 +11,9 @@ Dataset = Annotated[
 Manifest = Annotated[
     Path | None,
     typer.Option(
-        "--manifest", metavar="FILE", help="Your own recordings: a CSV file with the columns path, emotion, speaker."
+        "--manifest",
+        metavar="FILE",
+        help="Your own recordings: a CSV file with the columns path, emotion, speaker.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ser_cli.preparation import PreparationResult, Source
 
 EXAMPLES = options.examples(
-    "ser prepare --dataset ravdess --source ~/corpora/ravdess", "ser prepare --manifest calls.csv --labels angry,neutral"
+    "ser prepare --dataset ravdess --source ~/corpora/ravdess",
+    "ser prepare --manifest calls.csv --labels angry,neutral",
 )
 
 
@@ -25,7 +26,8 @@ def prepare(
     source: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of the recordings; for a manifest, where its paths start (default: its own)."
+            metavar="DIR",
+            help="Folder of the recordings; for a manifest, where its paths start (default: its own).",
         ),
     ] = None,
     name: Annotated[
@@ -37,7 +39,8 @@ def prepare(
         typer.Option(metavar="A,B,…", help="The emotions of a manifest, in order (default: those that occur, sorted)."),
     ] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Go on without recordings that cannot be used; record which.")
+        bool,
+        typer.Option("--skip-unreadable", help="Go on without recordings that cannot be used; record which."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a corpus that is already prepared.")] = False,
     dry_run: options.DryRun = False,
@@ -109,7 +112,8 @@ def _say_result(console: Console, result: "PreparationResult", listed: "Source")
     )
     if corpus.preparation.skipped:
         console.warn(
-            f"{count_of(corpus.preparation.skipped, 'recording')} left out; which and why: {corpus.folder / 'skipped.csv'}"
+            f"{count_of(corpus.preparation.skipped, 'recording')} left out; "
+            f"which and why: {corpus.folder / 'skipped.csv'}"
         )
     if result.missing:
         console.warn(

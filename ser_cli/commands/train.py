@@ -34,18 +34,24 @@ def train(
     manifest: options.Manifest = None,
     folds: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."),
+        typer.Option(
+            metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."
+        ),
     ] = None,
     fold: Annotated[
         list[int] | None,
         typer.Option(metavar="I", help="Train only this fold, counted from 1; may be given several times."),
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Folds by name, such as ravdess-6-balanced, or `seeded`.")
+        str | None,
+        typer.Option(metavar="NAME", help="Folds by name, such as ravdess-6-balanced, or `seeded`."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="What to train (default: demo, conformer or mll, by corpus and encoder)."),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What to train (default: demo, conformer or mll, by corpus and encoder).",
+        ),
     ] = None,
     encoder: Annotated[
         str | None,
@@ -63,11 +69,14 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of everything random.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the recipe; may be given several times."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one setting of the recipe; may be given several times."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run folder (default: runs/, named by what decides the result).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder (default: runs/, named by what decides the result)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Delete another run that lies in the output folder.")] = False,
     dry_run: options.DryRun = False,
@@ -102,9 +111,7 @@ def train(
 
     with counting_bar(console, "preparing", "clip") as progress:
         corpus = open_dataset(dataset, manifest, progress)
-    plan = plan_cross_validation(
-        corpus, resolved, Path(name).stem, folds=folds, protocol=protocol, wanted=fold or ()
-    )
+    plan = plan_cross_validation(corpus, resolved, Path(name).stem, folds=folds, protocol=protocol, wanted=fold or ())
     folder = output or plan.default_folder
     if dry_run:
         _describe(console, plan, folder)

@@ -298,9 +298,7 @@ def render_utterance(voice: Voice, emotion: str, take: int) -> NDArray[np.float3
     formant_scale = voice.formant_scale * manner.formant_scale
     formants_hz = formant_scale * _smooth(_track(segments, "formants_hz"), 9)
     accents, loudness = _prosody(frames, syllable_starts, syllable_frames, manner.level_range_db, rng)
-    contour_st = (
-        manner.f0_level_st + manner.f0_range_st * accents - 2.5 * (np.linspace(0.0, 1.0, frames) - 0.5)
-    )
+    contour_st = manner.f0_level_st + manner.f0_range_st * accents - 2.5 * (np.linspace(0.0, 1.0, frames) - 0.5)
     f0_hz = _to_samples(voice.f0_hz * 2.0 ** (contour_st / 12.0))
     voicing = _to_samples(_smooth(_track(segments, "voice"), 5) * loudness)
     breathing = _to_samples(_smooth(_track(segments, "breath"), 3) * loudness)
@@ -478,9 +476,7 @@ def _onset(consonant: Consonant, stretch: float) -> list[Segment]:
         )
     ]
     if consonant.burst_s:
-        segments.append(
-            Segment(_frames(consonant.burst_s), locus, noise=consonant.noise, noise_hz=consonant.noise_hz)
-        )
+        segments.append(Segment(_frames(consonant.burst_s), locus, noise=consonant.noise, noise_hz=consonant.noise_hz))
     if consonant.breath_s:
         segments.append(
             Segment(

@@ -112,9 +112,7 @@ def choose_protocol(corpus: PreparedCorpus, name: str | None, folds: int | None,
     return _require_groups(corpus, chosen)
 
 
-def make_folds(
-    protocol: Protocol, corpus: PreparedCorpus, *, validation_speakers: int, seed: int
-) -> tuple[Fold, ...]:
+def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speakers: int, seed: int) -> tuple[Fold, ...]:
     """Turn a protocol into ids, holding out validation speakers (or sessions) from each training side.
 
     Args:

@@ -127,9 +127,7 @@ def mix_energy_adaptive(
     return mixed, float(1 / (1 + ratio) * length / len(dominant))
 
 
-def mix_targets(
-    dominant: NDArray[np.float32], interfering: NDArray[np.float32], weight: float
-) -> NDArray[np.float32]:
+def mix_targets(dominant: NDArray[np.float32], interfering: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
     """The soft label of a mixture, eq. 4: (1 - lambda) y_i + lambda y_j.
 
     Args:

@@ -172,4 +172,11 @@ def open_corpus(folder: Path) -> PreparedCorpus:
     return PreparedCorpus(folder, preparation, utterances, audio)
 
 
-__all__ = ["SAMPLE_RATE_HZ", "Preparation", "PreparedCorpus", "StoredAudio", "open_corpus", "read_preparation"]
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "Preparation",
+    "PreparedCorpus",
+    "StoredAudio",
+    "open_corpus",
+    "read_preparation",
+]

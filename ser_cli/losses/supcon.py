@@ -103,7 +103,7 @@ class _LogDenominators(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         features, log_denominators = ctx.saved_tensors
         gradient = torch.empty_like(features)
         for start in range(0, len(features), BLOCK_FRAMES):

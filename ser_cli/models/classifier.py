@@ -72,10 +72,15 @@ class EmotionClassifier(nn.Module):
         mask = frame_mask(frame_lengths, frames.shape[1])
         pooled = self.pooling(frames, mask)
         return Output(
-            logits=self.classifier(self.dropout(pooled.embedding)),
+            logits=_for_losses(self.classifier(self.dropout(pooled.embedding))),
             embedding=pooled.embedding,
-            projection=self.projection(pooled.embedding),
-            projected_frames=self.frame_projection(pooled.frames),
+            projection=_for_losses(self.projection(pooled.embedding)),
+            projected_frames=_for_losses(self.frame_projection(pooled.frames)),
             frame_mask=mask,
             attention=pooled.attention,
         )
+
+
+def _for_losses(x: Tensor) -> Tensor:
+    """What autocast left in half precision, in single: logarithms and sums over all frames need it."""
+    return x.float() if x.dtype.itemsize < 4 else x

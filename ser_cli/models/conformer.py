@@ -1,5 +1,7 @@
 """The built-in encoder: log-mel spectrogram, convolutions, Conformer; trained from scratch, no download."""
 
+from typing import Any
+
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -90,7 +92,7 @@ class ConformerEncoder(nn.Module):
         return sequence, frames
 
 
-def _conformer_layer(layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+def _conformer_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
     """One layer of `torchaudio`'s Conformer (Gulati et al. 2020, eq. 1), padding kept out of its convolution.
 
     The layer's own forward pass masks attention only: its depthwise convolution and batch normalisation would
@@ -113,7 +115,8 @@ def _conformer_layer(layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
     convolved = _normalize_real_frames(norm, convolved.transpose(1, 2), mask).transpose(1, 2)
     x = x + dropout(contract(activation(convolved))).transpose(1, 2)
     x = x + 0.5 * layer.ffn2(x)
-    return layer.final_layer_norm(x)
+    normed_output: Tensor = layer.final_layer_norm(x)
+    return normed_output
 
 
 def _normalize_real_frames(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:

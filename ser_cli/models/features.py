@@ -53,7 +53,8 @@ class LogMel(nn.Module):
             pad_mode="constant",
             return_complex=True,
         )
-        mel = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.bank
+        with torch.autocast(waveforms.device.type, enabled=False):  # 8 bits are too few for power
+            mel = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.bank
         frames = lengths // self.hop + 1
         mask = frame_mask(frames, mel.shape[1]).unsqueeze(-1)
         cells = mask.sum(dim=(1, 2), keepdim=True) * mel.shape[2]

@@ -105,7 +105,8 @@ def load_pretrained(name: str) -> PretrainedEncoder:
 
 def describe_pretrained(encoder: PretrainedEncoder) -> dict[str, Any]:
     """What `restore_pretrained` needs besides the weights."""
-    return {"config": encoder.model.config.to_dict(), "feature_extractor": encoder.feature_extractor.to_dict()}  # type: ignore[union-attr, operator]
+    model: Any = encoder.model
+    return {"config": model.config.to_dict(), "feature_extractor": encoder.feature_extractor.to_dict()}
 
 
 def restore_pretrained(description: dict[str, Any]) -> PretrainedEncoder:
@@ -116,7 +117,9 @@ def restore_pretrained(description: dict[str, Any]) -> PretrainedEncoder:
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     return PretrainedEncoder(
         AutoModel.from_config(config, trust_remote_code=False),
-        Wav2Vec2FeatureExtractor(**{k: v for k, v in description["feature_extractor"].items() if not k.endswith("_type")}),
+        Wav2Vec2FeatureExtractor(
+            **{k: v for k, v in description["feature_extractor"].items() if not k.endswith("_type")}
+        ),
     )
 
 

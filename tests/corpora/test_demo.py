@@ -30,10 +30,7 @@ def listing(folder) -> Listing:
 
 @pytest.fixture(scope="module")
 def waveforms(listing) -> dict[tuple[str, str, int], np.ndarray]:
-    return {
-        (u.speaker, u.emotion, int(u.id.rsplit("-", 1)[1])): soundfile.read(u.path)[0]
-        for u in listing.utterances
-    }
+    return {(u.speaker, u.emotion, int(u.id.rsplit("-", 1)[1])): soundfile.read(u.path)[0] for u in listing.utterances}
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +40,7 @@ def measured(waveforms):
     @cache
     def mean(measure, emotion: str) -> np.ndarray:
         return np.array(
-            [
-                np.mean([measure(waveforms[voice.id, emotion, take]) for take in (1, 2, 3)])
-                for voice in demo.SPEAKERS
-            ]
+            [np.mean([measure(waveforms[voice.id, emotion, take]) for take in (1, 2, 3)]) for voice in demo.SPEAKERS]
         )
 
     return mean
@@ -66,9 +60,7 @@ def slope_db_per_octave(waveform: np.ndarray) -> float:
     spectrum = (np.abs(np.fft.rfft(loud, axis=1)) ** 2).mean(axis=0)
     frequency_hz = np.arange(257) * RATE_HZ / 512
     edges = 300 * 2 ** (np.arange(12) / 3)
-    bands = [
-        10 * np.log10(spectrum[(frequency_hz >= a) & (frequency_hz < b)].mean()) for a, b in pairwise(edges)
-    ]
+    bands = [10 * np.log10(spectrum[(frequency_hz >= a) & (frequency_hz < b)].mean()) for a, b in pairwise(edges)]
     return float(np.polyfit(np.arange(len(bands)) / 3, bands, 1)[0])
 
 
@@ -206,9 +198,7 @@ def test_a_stray_recording_is_named_as_a_problem(tmp_path, name):
         path.touch()
     found = demo.read(tmp_path)
     assert [u.id for u in found.utterances] == ["s01-sad-2"]
-    assert found.problems == (
-        f"{name}: not a recording of demo; expected names such as s01/s01-happy-3.flac",
-    )
+    assert found.problems == (f"{name}: not a recording of demo; expected names such as s01/s01-happy-3.flac",)
 
 
 # In the tests below, "for every voice" compares a voice with itself; a mean over voices, as the literature
@@ -259,6 +249,4 @@ def test_voices_overlap_so_that_no_single_value_tells_neutral_from_happiness(wav
         emotion: [measure(waveforms[voice.id, emotion, take]) for voice in demo.SPEAKERS for take in (1, 2)]
         for emotion in ("neutral", "happy")
     }
-    assert max(min(values["neutral"]), min(values["happy"])) < min(
-        max(values["neutral"]), max(values["happy"])
-    )
+    assert max(min(values["neutral"]), min(values["happy"])) < min(max(values["neutral"]), max(values["happy"]))

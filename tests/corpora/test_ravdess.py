@@ -41,7 +41,12 @@ def test_a_clip_is_read_from_its_name(tmp_path):
     path.parent.mkdir()
     path.touch()
     (clip,) = ravdess.read(tmp_path).utterances
-    assert (clip.id, clip.emotion, clip.speaker, clip.gender) == ("03-01-06-01-02-01-12", "fearful", "12", "female")
+    assert (clip.id, clip.emotion, clip.speaker, clip.gender) == (
+        "03-01-06-01-02-01-12",
+        "fearful",
+        "12",
+        "female",
+    )
     assert clip.text == "Dogs are sitting by the door"
     assert clip.extra == (("intensity", "normal"), ("repetition", "01"))
 

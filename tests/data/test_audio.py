@@ -58,8 +58,14 @@ def write_nan(path: Path) -> None:
         (lambda p: None, "No such file or directory"),
         (lambda p: p.touch(), "the file is empty"),
         (lambda p: p.write_bytes(b"no audio at all, only text"), "cannot be decoded"),
-        (lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0"), "Git LFS pointer"),
-        (lambda p: soundfile.write(p, np.ones(399) * 0.1, 16_000), "lasts 24.9 ms; at least 25 ms are needed"),
+        (
+            lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0"),
+            "Git LFS pointer",
+        ),
+        (
+            lambda p: soundfile.write(p, np.ones(399) * 0.1, 16_000),
+            "lasts 24.9 ms; at least 25 ms are needed",
+        ),
         (lambda p: soundfile.write(p, np.zeros(16_000), 16_000), "holds only silence"),
         (write_nan, "not finite"),
         (lambda p: soundfile.write(p, np.zeros(0), 16_000), "lasts 0.0 ms"),

@@ -37,7 +37,11 @@ def people(count: int, session_of=lambda n: "") -> list[Utterance]:
 
 def ravdess() -> PreparedCorpus:
     labels = ("neutral", "calm")
-    rows = [Utterance(f"{a:02d}-{e}", "", e, f"{a:02d}", "", "male" if a % 2 else "female") for a in range(1, 25) for e in labels]
+    rows = [
+        Utterance(f"{a:02d}-{e}", "", e, f"{a:02d}", "", "male" if a % 2 else "female")
+        for a in range(1, 25)
+        for e in labels
+    ]
     return corpus(rows, "ravdess", labels)
 
 
@@ -121,12 +125,20 @@ def test_published_hashes_never_change():
     assert [p.hash[:16] for p in shipped_protocols("ravdess")] == ["e58e41122e84c693", "5b87bb6f3de62fae"]
 
 
-@pytest.mark.parametrize(("name", "folds", "kind", "told"), [
-    (None, 25, UsageError, "the corpus has 24 speakers, and each fold must test at least one\n  use --folds 24"),
-    (None, 1, UsageError, "at least 2 folds are needed"),
-    ("ravdess-6-emobox", 5, UsageError, "has 6 folds; leave --folds out"),
-    ("ravdess-6-emobx", None, UnknownNameError, "did you mean ravdess-6-emobox"),
-])
+@pytest.mark.parametrize(
+    ("name", "folds", "kind", "told"),
+    [
+        (
+            None,
+            25,
+            UsageError,
+            "the corpus has 24 speakers, and each fold must test at least one\n  use --folds 24",
+        ),
+        (None, 1, UsageError, "at least 2 folds are needed"),
+        ("ravdess-6-emobox", 5, UsageError, "has 6 folds; leave --folds out"),
+        ("ravdess-6-emobx", None, UnknownNameError, "did you mean ravdess-6-emobox"),
+    ],
+)
 def test_folds_that_cannot_be_are_refused(name, folds, kind, told):
     with pytest.raises(kind) as error:
         choose_protocol(ravdess(), name, folds, 0)
@@ -160,7 +172,10 @@ def test_one_recording_under_two_names_on_both_sides_is_found():
 
 @pytest.mark.parametrize("side", ["train", "test"])
 def test_an_emotion_that_a_side_lacks_is_named(side):
-    keep = {"train": lambda u: u.speaker == "p01" or u.emotion == "sad", "test": lambda u: u.speaker != "p01" or u.emotion == "sad"}
+    keep = {
+        "train": lambda u: u.speaker == "p01" or u.emotion == "sad",
+        "test": lambda u: u.speaker != "p01" or u.emotion == "sad",
+    }
     of = corpus([u for u in people(4) if keep[side](u)])
     protocol = Protocol("x", 1, "speaker", "", (("p01",),))
     with pytest.raises(FoldError, match=f"fold 1: no happy in {side}"):

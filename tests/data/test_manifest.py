@@ -17,9 +17,17 @@ def manifest(tmp_path, text: str, encoding: str = "utf-8"):
 
 
 def test_a_manifest_is_read_with_its_optional_and_further_columns(tmp_path):
-    path = manifest(tmp_path, "path, speaker,emotion,id,gender,dialect\nx/a.wav,p1, sad ,a1,female,north\nb.wav,p2,happy,,,\n")
+    path = manifest(
+        tmp_path,
+        "path, speaker,emotion,id,gender,dialect\nx/a.wav,p1, sad ,a1,female,north\nb.wav,p2,happy,,,\n",
+    )
     second, first = read_user_manifest(path, tmp_path, None)[::-1]
-    assert (first.id, first.emotion, first.gender, first.extra) == ("a1", "sad", "female", (("dialect", "north"),))
+    assert (first.id, first.emotion, first.gender, first.extra) == (
+        "a1",
+        "sad",
+        "female",
+        (("dialect", "north"),),
+    )
     assert first.path == str(tmp_path.resolve() / "x/a.wav")
     assert (second.id, second.speaker, second.extra) == ("b", "p2", ())
 
@@ -36,7 +44,15 @@ def test_a_missing_column_is_named_with_its_nearest(tmp_path):
 
 
 def test_all_wrong_rows_are_told_together(tmp_path):
-    rows = ["a.wav,sad,p1", "b.wav,,p1", "c.wav,sadd,p1", "../d.wav,sad,p1", "/etc/passwd,sad,p1", "a.wav,sad,p2", "e.wav,sad,"]
+    rows = [
+        "a.wav,sad,p1",
+        "b.wav,,p1",
+        "c.wav,sadd,p1",
+        "../d.wav,sad,p1",
+        "/etc/passwd,sad,p1",
+        "a.wav,sad,p2",
+        "e.wav,sad,",
+    ]
     path = manifest(tmp_path, "path,emotion,speaker\n" + "\n".join(rows) + "\n")
     with pytest.raises(ProblemsError) as error:
         read_user_manifest(path, tmp_path, ["sad", "happy"])

@@ -173,9 +173,7 @@ def test_the_share_of_mixed_clips_is_the_share_that_was_asked_for(share):
     plans = plan_many(share=share)
     assert len(plans) == len(MANY)
     # Four standard deviations of a binomial of 4000 are at most 0.032.
-    assert sum(plan is not None for plan in plans) / len(MANY) == pytest.approx(
-        share, abs=0.032 * (0 < share < 1)
-    )
+    assert sum(plan is not None for plan in plans) / len(MANY) == pytest.approx(share, abs=0.032 * (0 < share < 1))
 
 
 def test_plans_repeat_under_a_seed_and_differ_under_another():
@@ -232,9 +230,7 @@ def test_a_clip_that_is_its_own_only_partner_is_not_mixed():
 
 def test_two_clips_are_mixed_with_each_other():
     for seed in range(20):
-        plans = plan_energy_adaptive(
-            ["a", "b"], ["a", "b"], lambda _: 100, np.random.default_rng(seed), share=1.0
-        )
+        plans = plan_energy_adaptive(["a", "b"], ["a", "b"], lambda _: 100, np.random.default_rng(seed), share=1.0)
         assert [(plan.dominant, plan.interfering) for plan in plans] == [("a", "b"), ("b", "a")]
 
 

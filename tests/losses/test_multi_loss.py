@@ -31,9 +31,7 @@ def some_output(seed: int = 0) -> tuple[SomeOutput, torch.Tensor]:
     return output, torch.tensor(targets)
 
 
-def typed_out(
-    output: SomeOutput, targets: torch.Tensor, gamma: float, temperature: float
-) -> dict[str, float]:
+def typed_out(output: SomeOutput, targets: torch.Tensor, gamma: float, temperature: float) -> dict[str, float]:
     mask = output.frame_mask.numpy()
     broadcast = output.projected_frames.numpy().copy()
     for row, real in zip(broadcast, mask, strict=True):
@@ -53,9 +51,7 @@ def test_the_total_is_the_weighted_sum_of_the_four_equations():
     each = losses.each(output, targets)
     expected = typed_out(output, targets, 1.5, 0.3)
     assert {name: value.item() for name, value in each.items()} == pytest.approx(expected, rel=1e-9)
-    total = (
-        0.5 * expected["kl"] + 1.5 * expected["focal"] + 0.01 * expected["center"] + 0.2 * expected["supcon"]
-    )
+    total = 0.5 * expected["kl"] + 1.5 * expected["focal"] + 0.01 * expected["center"] + 0.2 * expected["supcon"]
     assert losses.total(each).item() == pytest.approx(total, rel=1e-9)
 
 

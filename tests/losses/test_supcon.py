@@ -38,9 +38,7 @@ def some_frames(seed: int = 0) -> np.ndarray:
 
 
 def loss_of(frames: np.ndarray, temperature: float = 0.1) -> float:
-    return frame_supcon_loss(
-        torch.tensor(frames), torch.tensor(CLASSES), torch.tensor(MASK), temperature
-    ).item()
+    return frame_supcon_loss(torch.tensor(frames), torch.tensor(CLASSES), torch.tensor(MASK), temperature).item()
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
@@ -185,9 +183,7 @@ def test_what_supcon_keeps_for_the_backward_pass_grows_with_the_frames_and_not_t
 
         frames = torch.randn(2, total // 2, 8, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = frame_supcon_loss(
-                frames, torch.tensor([0, 1]), torch.ones(2, total // 2, dtype=torch.bool)
-            )
+            loss = frame_supcon_loss(frames, torch.tensor([0, 1]), torch.ones(2, total // 2, dtype=torch.bool))
         assert loss.requires_grad
         return sum(kept.values())
 

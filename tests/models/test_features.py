@@ -103,9 +103,7 @@ def test_each_clip_has_zero_mean_and_unit_variance_over_its_real_frames():
         assert real.var() == pytest.approx(1, abs=1e-3)
 
 
-def some_spectrograms(
-    batch: int = 3, frames: tuple[int, ...] = (40, 25, 33)
-) -> tuple[torch.Tensor, torch.Tensor]:
+def some_spectrograms(batch: int = 3, frames: tuple[int, ...] = (40, 25, 33)) -> tuple[torch.Tensor, torch.Tensor]:
     counts = torch.tensor(frames[:batch])
     spectrogram = 1 + torch.rand(batch, int(counts.max()), BANDS, generator=generator(9))
     spectrogram *= (torch.arange(spectrogram.shape[1]) < counts[:, None])[:, :, None]
@@ -127,7 +125,10 @@ EVERYTHING = tiny_augmentation(
 def test_an_augmentation_repeats_under_a_seed_and_leaves_its_input():
     spectrogram, frames = some_spectrograms()
     before = spectrogram.clone()
-    one, other = change(EVERYTHING, spectrogram, frames, generator(3)), change(EVERYTHING, spectrogram, frames, generator(4))
+    one, other = (
+        change(EVERYTHING, spectrogram, frames, generator(3)),
+        change(EVERYTHING, spectrogram, frames, generator(4)),
+    )
     again = change(EVERYTHING, spectrogram, frames, generator(3))
     assert torch.equal(one[0], again[0])
     assert torch.equal(one[1], again[1])
@@ -178,9 +179,7 @@ def test_a_frequency_warp_moves_two_tones_by_the_same_factor_in_hertz():
         step = (2595 * math.log10(1 + 8000 / 700) - 2595 * math.log10(1 + 50 / 700)) / (BANDS + 1)
         return 700 * (10 ** ((2595 * math.log10(1 + 50 / 700) + step * (band + 1)) / 2595) - 1)
 
-    factors = np.array(
-        [[hz_of(float(b)) / hz for b in bands] for bands, hz in zip(both, (1500, 3500), strict=True)]
-    )
+    factors = np.array([[hz_of(float(b)) / hz for b in bands] for bands, hz in zip(both, (1500, 3500), strict=True)])
     assert factors.max() - factors.min() > 0.25
     np.testing.assert_allclose(factors[0], factors[1], rtol=0.08)
 

@@ -31,17 +31,13 @@ def softmax(values: list[float]) -> list[float]:
     return [e / sum(exponentials) for e in exponentials]
 
 
-def flam_typed_out(
-    module: FrameLevelAttention, clip: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def flam_typed_out(module: FrameLevelAttention, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eq. 5 of one clip without padding: embedding, F' and alpha."""
     parameters = {name: value.detach().numpy() for name, value in module.named_parameters()}
     weight, bias = parameters["self_attention.in_proj_weight"], parameters["self_attention.in_proj_bias"]
     dim, heads = clip.shape[1], module.self_attention.num_heads
     width = dim // heads
-    query, key, value = (
-        clip @ weight[k * dim : (k + 1) * dim].T + bias[k * dim : (k + 1) * dim] for k in range(3)
-    )
+    query, key, value = (clip @ weight[k * dim : (k + 1) * dim].T + bias[k * dim : (k + 1) * dim] for k in range(3))
     joined = np.zeros_like(clip)
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
@@ -117,8 +113,7 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
     with pytest.raises(UsageError) as caught:
         POOLINGS["flam"](10, 4)
     assert str(caught.value) == (
-        "pooling.heads 4: the encoder's width 10 must be a multiple of it\n"
-        "  set it to a divisor: --set pooling.heads=N"
+        "pooling.heads 4: the encoder's width 10 must be a multiple of it\n  set it to a divisor: --set pooling.heads=N"
     )
 
 

@@ -86,9 +86,7 @@ def test_frame_counts_are_those_of_the_models_real_output(samples, tmp_path):
 
 
 def test_the_generator_decides_what_the_model_masks_in_training(tmp_path):
-    encoder = load_pretrained(
-        str(save_tiny_speech_encoder(tmp_path / "w", "wavlm", mask_time_prob=0.3, layerdrop=0))
-    )
+    encoder = load_pretrained(str(save_tiny_speech_encoder(tmp_path / "w", "wavlm", mask_time_prob=0.3, layerdrop=0)))
     encoder.train()
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -106,9 +104,7 @@ def test_the_generator_decides_what_the_model_masks_in_training(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_batch_of_very_short_clips_can_be_masked(kind, tmp_path):
     # 0.1 s are 4 frames; the stretches that transformers masks in training are 10 frames long.
-    encoder = load_pretrained(
-        str(save_tiny_speech_encoder(tmp_path / kind, kind, mask_time_prob=0.05))
-    ).train()
+    encoder = load_pretrained(str(save_tiny_speech_encoder(tmp_path / kind, kind, mask_time_prob=0.05))).train()
     frames, counts = encoder(*padded(some_clips((1600, 1500))), torch.Generator().manual_seed(0))
     assert counts.tolist() == [4, 4]
     assert frames.isfinite().all()
@@ -235,7 +231,5 @@ def test_a_damaged_folder_is_refused_with_advice(damage, tmp_path):
     folder = save_tiny_speech_encoder(tmp_path / "w", "wavlm")
     damage(folder)
     message = message_of(folder)
-    assert message.startswith(
-        f"encoder {folder}: no usable configuration and weights were found in that folder ("
-    )
+    assert message.startswith(f"encoder {folder}: no usable configuration and weights were found in that folder (")
     assert message.endswith(f")\n{ADVICE}")

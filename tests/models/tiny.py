@@ -48,14 +48,10 @@ def tiny_conformer() -> ConformerEncoder:
     )
 
 
-def tiny_classifier(
-    encoder: torch.nn.Module, pooling: str = "flam", num_classes: int = 3
-) -> EmotionClassifier:
+def tiny_classifier(encoder: torch.nn.Module, pooling: str = "flam", num_classes: int = 3) -> EmotionClassifier:
     """A classifier whose normalisations and frame weights are not at their start, where faults would hide."""
     torch.manual_seed(1)
-    model = EmotionClassifier(
-        encoder, num_classes, pooling=pooling, pooling_heads=4, dropout=0.2, projection_dim=8
-    )
+    model = EmotionClassifier(encoder, num_classes, pooling=pooling, pooling_heads=4, dropout=0.2, projection_dim=8)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm1d):
