@@ -184,7 +184,9 @@ def prepare(
     try:
         _build(building, source, fingerprint, skip_unreadable, progress)
         building.chmod(0o755)
-        _put_in_place(building, folder)
+        meanwhile = read_preparation(folder)
+        if force or meanwhile is None or meanwhile.fingerprint != fingerprint:
+            _put_in_place(building, folder)  # else another process prepared the same and may be reading it
     except OSError as error:
         raise SerError(
             f"cannot store {source.name} in {folder.parent}: {error.strerror or error}\n"

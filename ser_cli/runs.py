@@ -153,7 +153,8 @@ def open_or_create_run(folder: Path, identity: RunIdentity, *, force: bool) -> t
         RunError: the folder holds something else, or a run that differs; what differs is named.
     """
     run = Run(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    # Hidden names are files that another process of the same run is about to rename into place.
+    if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
         write_json(folder / IDENTITY_NAME, asdict(identity))
         return run, False
     if not (folder / IDENTITY_NAME).is_file():

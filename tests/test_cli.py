@@ -195,8 +195,22 @@ def test_ctrl_c_leaves_with_130_and_the_same_command_goes_on(tones, home):
             break
     time.sleep(0.1)
     running.send_signal(signal.SIGINT)
-    rest = running.communicate(timeout=30)[1]
+    rest = running.communicate(timeout=60)[1]
     assert running.returncode == 130
     assert rest.splitlines()[-1] == "error: interrupted; what was finished is kept, the same command goes on from there"
     assert "Traceback" not in rest
     assert not Path("run/fold-1/done.json").exists()
+
+
+def test_a_first_ctrl_c_waits_for_the_step_and_a_second_does_not():
+    from ser_cli.commands.interruption import finishing_steps
+
+    before = signal.getsignal(signal.SIGINT)
+    with finishing_steps() as raise_if_interrupted:
+        raise_if_interrupted()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -35,15 +35,19 @@ def counting_bar(console: Console, title: str, unit: str) -> Iterator[Callable[[
 class TrainingView:
     """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
 
-    def __init__(self, console: Console, folds: int, epochs_left: int) -> None:
+    def __init__(
+        self, console: Console, folds: int, epochs_left: int, raise_if_interrupted: Callable[[], None]
+    ) -> None:
         """Prepare to show a number of epochs.
 
         Args:
             console: where it is shown.
             folds: of the protocol.
             epochs_left: over all folds that will be trained now.
+            raise_if_interrupted: called after each step.
         """
         self._console = console
+        self._raise_if_interrupted = raise_if_interrupted
         self._folds = folds
         self._epochs = 0
         self._epochs_left = epochs_left
@@ -65,7 +69,8 @@ class TrainingView:
         self._console.say(f"  loss weights, {origin}: {shown}")
 
     def step_done(self, step: int, steps: int) -> None:
-        """Move the bar of the running epoch."""
+        """Move the bar of the running epoch; leave here where the person pressed Ctrl-C."""
+        self._raise_if_interrupted()
         if not self._console.draws_bars:
             return
         if self._bar is None:

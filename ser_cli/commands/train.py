@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ser_cli.commands import options
+from ser_cli.commands.interruption import finishing_steps
 from ser_cli.commands.progress import TrainingView, counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import count_of
@@ -121,8 +122,9 @@ def train(
     if finished and not force:
         console.say(f"done already: fold {', '.join(map(str, finished))}; going on with the others")
     epochs_left = resolved.training.epochs * (len(plan.wanted) - len(finished))
-    view = TrainingView(console, len(plan.folds), epochs_left)
-    run = cross_validate(plan, folder, device, view, force=force)
+    with finishing_steps() as raise_if_interrupted:
+        view = TrainingView(console, len(plan.folds), epochs_left, raise_if_interrupted)
+        run = cross_validate(plan, folder, device, view, force=force)
     _say_scores(console, run)
     if json:
         from ser_cli.evaluation import evaluate_run
