@@ -1,11 +1,12 @@
 """Trained models on disk: weights as safetensors, everything else as JSON, each whole or absent."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ser_cli.errors import RunError
 from ser_cli.files import write_atomically
@@ -50,6 +51,15 @@ def save_model(
         folder / DESCRIPTION_NAME,
         {"labels": labels, "recipe": recipe.model_dump(mode="json"), "encoder": describe_encoder(model)},
     )
+
+
+def hash_weights(module: nn.Module) -> str:
+    """SHA-256 over the names and values of a module's weights: tells which pre-trained encoder was meant."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_model(folder: Path) -> TrainedModel:

@@ -55,6 +55,10 @@ class Console:
         if not self.quiet:
             _print_to_person(f"warning: {text}", style="yellow")
 
+    def insist(self, text: str) -> None:
+        """Warn even where silence was asked for: the result would mislead without it."""
+        _print_to_person(f"warning: {text}", style="yellow")
+
     def table(self, title: str, rows: Mapping[str, Any]) -> None:
         """Show names and values to a person, on stderr."""
         if self.quiet:

@@ -1,10 +1,13 @@
 """Train and test every fold of a protocol into one run directory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 
 from ser_cli.data.folds import Fold, Protocol, check_folds, choose_protocol, make_folds, write_folds
 from ser_cli.data.store import PreparedCorpus
@@ -103,26 +106,65 @@ def cross_validate(
         RunError: the folder holds another run.
         UsageError: the device or the precision is not to be had.
     """
+    accelerator = _accelerate(device_name, plan.recipe)
+    if not _all_done(plan, folder):
+        build_model(plan.recipe, len(plan.corpus.labels))  # fails now, not after the folder is made
+    run = open_or_create_run(folder, plan.identity, force=force)
+    _write_preamble(run, plan, accelerator)
+    observer.run_opened(run.finished_among(plan.wanted))
+    for index in plan.wanted:
+        with _hold(run, index) as held:
+            if not held:
+                observer.fold_taken(index)
+            elif not run.fold(index).is_done:
+                write_environment(run.fold(index).folder / "environment.json", str(accelerator.device))
+                train_fold(plan.corpus, plan.folds[index - 1], plan.recipe, run.fold(index), accelerator, observer)
+    if run.is_complete:
+        write_report(run, evaluate_run(run))
+    return run
+
+
+def _accelerate(device_name: str, recipe: Recipe) -> Accelerator:
+    """The device and precision that were asked for."""
     device = choose_device(device_name)
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision=choose_precision(plan.recipe.training.precision, device)
-    )
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # accelerate takes the current one
+    precision = choose_precision(recipe.training.precision, device)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
     if accelerator.num_processes > 1:
         raise UsageError(
             f"started as one of {accelerator.num_processes} processes, which would all train the same folds\n"
             f"  start one process per fold instead: ser train … --fold 1, ser train … --fold 2"
         )
-    build_model(plan.recipe, len(plan.corpus.labels))  # fails now, not after the folder is made
-    run, was_there = open_or_create_run(folder, plan.identity, force=force)
-    if not was_there or not run.recipe_path.is_file():
-        write_atomically(run.recipe_path, plan.recipe.as_toml().encode())
-        write_environment(run.folder / "environment.json", str(device))
+    return accelerator
+
+
+def _all_done(plan: Plan, folder: Path) -> bool:
+    """Whether the folder holds this very run with every wanted fold done."""
+    run = Run(folder)
+    return len(run.finished_among(plan.wanted)) == len(plan.wanted) and run.identity() == plan.identity
+
+
+def _write_preamble(run: Run, plan: Plan, accelerator: Accelerator) -> None:
+    """What stands beside the folds; each file on its own, since a process may have been stopped in between."""
+    if not run.environment_path.is_file():
+        write_environment(run.environment_path, str(accelerator.device))
+    if not run.folds_path.is_file():
         write_folds(run.folds_path, plan.folds, plan.corpus)
-    for index in plan.wanted:
-        fold_folder = run.fold(index)
-        if not fold_folder.is_done:
-            write_environment(fold_folder.folder / "environment.json", str(device))
-            train_fold(plan.corpus, plan.folds[index - 1], plan.recipe, fold_folder, accelerator, observer)
-    if run.is_complete:
-        write_report(run, evaluate_run(run))
-    return run
+    if not run.recipe_path.is_file():
+        write_atomically(run.recipe_path, plan.recipe.as_toml().encode())
+
+
+@contextmanager
+def _hold(run: Run, index: int) -> Iterator[bool]:
+    """Hold a fold against other processes; False where one holds it already."""
+    lock = FileLock(run.folder / f".fold-{index}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -6,9 +6,10 @@ and keeps its traceback.
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 SHOWN_PROBLEMS = 5
-"""Problems of one input that are spelt out on the terminal; the rest is counted."""
+"""Problems of one input that are spelt out on the terminal; the rest is counted, and listed in a file."""
 
 
 class SerError(Exception):
@@ -38,11 +39,29 @@ class UnknownNameError(UsageError):
 class ProblemsError(SerError):
     """Several problems of one input, reported together: the count first, a few shown, then the advice."""
 
-    def __init__(self, subject: str, problems: Sequence[str], advice: str = "", *, usage: bool = False) -> None:
+    def __init__(
+        self,
+        subject: str,
+        problems: Sequence[str],
+        advice: str = "",
+        *,
+        usage: bool = False,
+        full_list: Path | None = None,
+    ) -> None:
+        """Build the message.
+
+        Args:
+            subject: the input.
+            problems: a sentence each.
+            advice: what to do.
+            usage: whether the exit code is that of a usage error.
+            full_list: where all problems are listed, if there are more than are shown.
+        """
         lines = [f"{subject}: {count_of(len(problems), 'problem')}"]
         lines += [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
         if len(problems) > SHOWN_PROBLEMS:
-            lines.append(f"  and {len(problems) - SHOWN_PROBLEMS} more")
+            where = f"; all of them: {full_list}" if full_list else ""
+            lines.append(f"  and {len(problems) - SHOWN_PROBLEMS} more{where}")
         if advice:
             lines.append(f"  {advice}")
         super().__init__("\n".join(lines))

@@ -9,8 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from filelock import FileLock
 
 from ser_cli import __version__
 from ser_cli.corpora import CORPORA, Corpus, Listing, find_corpus
@@ -30,8 +33,18 @@ from ser_cli.data.store import (
     read_preparation,
     write_audio_index,
 )
-from ser_cli.errors import AudioError, CorpusError, ProblemsError, SerError, UsageError, count_of
-from ser_cli.home import corpus_folder, source_folder
+from ser_cli.errors import (
+    SHOWN_PROBLEMS,
+    AudioError,
+    CorpusError,
+    ProblemsError,
+    SerError,
+    UnknownNameError,
+    UsageError,
+    count_of,
+)
+from ser_cli.files import write_atomically
+from ser_cli.home import corpus_folder, data_home, source_folder
 
 MANIFEST_CORPUS = "manifest"
 """Stands for the reader's name where a user's own manifest was prepared."""
@@ -55,6 +68,8 @@ class Source:
     folder: Path
     listing: Listing
     expected_utterances: int | None = None
+    manifest: str = ""
+    """The user's own manifest; empty for a known corpus."""
 
     @property
     def fingerprint(self) -> str:
@@ -66,14 +81,7 @@ class Source:
                 state = [status.st_size, status.st_mtime_ns]
             except OSError:
                 state = []
-            row = [
-                utterance.id,
-                utterance.path,
-                utterance.emotion,
-                utterance.speaker,
-                utterance.session,
-                state,
-            ]
+            row = [asdict(utterance), state]
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
 
@@ -141,7 +149,11 @@ def list_manifest(
     _require_folder(folder)
     utterances = read_user_manifest(manifest, folder, labels)
     declared = tuple(labels) if labels else tuple(sorted({utterance.emotion for utterance in utterances}))
-    return Source(name, MANIFEST_CORPUS, declared, folder, Listing(utterances))
+    if len(set(declared)) != len(declared) or len(declared) < 2:
+        raise UsageError(
+            f"{manifest}: labels {', '.join(declared)}; at least two different emotions are needed, each named once"
+        )
+    return Source(name, MANIFEST_CORPUS, declared, folder, Listing(utterances), manifest=str(manifest.resolve()))
 
 
 def prepare(
@@ -158,73 +170,134 @@ def prepare(
         SerError: the data home cannot be written.
     """
     folder = corpus_folder(source.name)
-    existing = read_preparation(folder)
     fingerprint = source.fingerprint
     missing = max(0, (source.expected_utterances or 0) - len(source.listing.utterances))
-    if existing and not force:
-        if existing.fingerprint == fingerprint and (skip_unreadable or not existing.skipped):
+    with _locked(source.name):
+        existing = read_preparation(folder)
+        if existing and not force:
+            if existing.fingerprint != fingerprint:
+                raise CorpusError(_taken(source, existing))
+            if existing.skipped and not skip_unreadable:
+                raise CorpusError(
+                    f"dataset {source.name!r} was prepared without {count_of(existing.skipped, 'recording')}, listed in"
+                    f" {folder / SKIPPED_NAME}\n  take it as it is with --skip-unreadable, or mend them and use --force"
+                )
             return PreparationResult(open_corpus(folder), repeated=False, missing=missing)
-        raise CorpusError(
-            f"dataset {source.name!r} is already prepared, from other files or labels: {existing.source}\n"
-            f"  replace it with --force" + ("" if source.corpus != MANIFEST_CORPUS else ", or choose another --name")
-        )
-    if source.listing.problems and not skip_unreadable:
-        raise ProblemsError(
-            str(source.folder),
-            source.listing.problems,
-            "go on without them: --skip-unreadable; each is recorded",
-        )
+        if source.listing.problems and not skip_unreadable:
+            raise _unusable(source, source.listing.problems)
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            _build(building, source, fingerprint, skip_unreadable, progress)
+            building.chmod(0o755)
+            _put_in_place(building, folder)
+        except OSError as error:
+            raise SerError(
+                f"cannot store {source.name} in {folder.parent}: {error.strerror or error}\n"
+                f"  free space there, or choose another place with SER_HOME"
+            ) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return PreparationResult(open_corpus(folder), repeated=True, missing=missing)
+
+
+def open_dataset(
+    dataset: str | None, manifest: Path | None, progress: Progress | None = None, *, may_prepare: bool = True
+) -> PreparedCorpus:
+    """Open the corpus that a command names, preparing what can be prepared without being told where it lies.
+
+    The demo corpus is rendered, a manifest's recordings are decoded, where that was not done before.
+
+    Args:
+        dataset: name of a prepared corpus.
+        manifest: a user's own manifest, in the place of a name.
+        progress: told how decoding goes on.
+        may_prepare: False only opens what is there.
+
+    Raises:
+        UsageError: neither or both are given, or the name cannot be one.
+        UnknownNameError: there is no such dataset.
+        CorpusError: the dataset is not prepared, or its name belongs to another manifest.
+    """
+    if (dataset is None) == (manifest is None):
+        raise UsageError("give either --dataset NAME or --manifest FILE")
+    if manifest is not None:
+        return _open_manifest(manifest, progress, may_prepare)
+    assert dataset is not None
+    if not _NAME.fullmatch(dataset):
+        raise UsageError(f"{dataset!r} cannot name a dataset; a name has letters, digits, '.', '_' and '-'")
+    if read_preparation(corpus_folder(dataset)) is None:
+        if dataset not in CORPORA:
+            known = [*CORPORA, *prepared_datasets()]
+            raise UnknownNameError("dataset", dataset, known, "your own recordings: ser prepare --manifest FILE.csv")
+        if CORPORA[dataset].render is not None:
+            if not may_prepare:
+                raise CorpusError(
+                    f"dataset {dataset!r} is not prepared\n  prepare it first: ser prepare --dataset {dataset}"
+                )
+            return prepare(list_known_corpus(dataset, None), progress=progress).corpus
+    return open_corpus(corpus_folder(dataset))
+
+
+def prepared_datasets() -> list[str]:
+    """Names of the corpora that are prepared, sorted."""
+    folder = corpus_folder("")
+    names = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(name for name in names if read_preparation(corpus_folder(name)))
+
+
+def _open_manifest(manifest: Path, progress: Progress | None, may_prepare: bool) -> PreparedCorpus:
+    prepared = read_preparation(corpus_folder(manifest.stem))
+    if prepared is None and not may_prepare:
+        raise CorpusError(f"{manifest} is not prepared yet\n  prepare it first: ser prepare --manifest {manifest}")
+    if prepared is None:
+        return prepare(list_manifest(manifest), progress=progress).corpus
+    # The folder and the labels were chosen when it was prepared; they stand, for the same manifest.
+    same = prepared.manifest == str(manifest.resolve())
+    source = list_manifest(manifest, Path(prepared.source), labels=prepared.labels) if same else list_manifest(manifest)
+    if not same:
+        raise CorpusError(_taken(source, prepared))
+    return prepare(source, skip_unreadable=prepared.skipped > 0, progress=progress).corpus
+
+
+def _taken(source: Source, existing: Preparation) -> str:
+    """Why a name cannot be used, and the command that goes on."""
+    before = f"from {existing.manifest}" if existing.manifest else f"from {existing.source}"
+    if not source.manifest:
+        command = f"ser prepare --dataset {source.name} --source {source.folder} --force"
+        return f"dataset {source.name!r} is already prepared, {before}, with other files\n  replace it: {command}"
+    return (
+        f"dataset {source.name!r} is already prepared, {before}, with other files, rows or labels\n"
+        f"  replace it: ser prepare --manifest {source.manifest} --force\n"
+        f"  or keep both: ser prepare --manifest {source.manifest} --name OTHER, then --dataset OTHER"
+    )
+
+
+def _unusable(source: Source, problems: Sequence[str]) -> ProblemsError:
+    """All recordings that cannot be used, told together; a long list goes to a file as a whole."""
+    full_list = None
+    if len(problems) > SHOWN_PROBLEMS:
+        full_list = data_home() / "problems" / f"{source.name}.txt"
+        write_atomically(full_list, ("\n".join(problems) + "\n").encode())
+    advice = "mend or remove them, or go on without them: --skip-unreadable; each is recorded"
+    return ProblemsError(str(source.folder), problems, advice, full_list=full_list)
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Hold a corpus against other processes that would prepare it at the same time."""
+    folder = corpus_folder(name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        lock.acquire()
     except OSError as error:
         raise SerError(
             f"cannot write to the data home {folder.parent}: {error.strerror}\n  choose another with SER_HOME"
         ) from error
     try:
-        _build(building, source, fingerprint, skip_unreadable, progress)
-        building.chmod(0o755)
-        meanwhile = read_preparation(folder)
-        if force or meanwhile is None or meanwhile.fingerprint != fingerprint:
-            _put_in_place(building, folder)  # else another process prepared the same and may be reading it
-    except OSError as error:
-        raise SerError(
-            f"cannot store {source.name} in {folder.parent}: {error.strerror or error}\n"
-            f"  free space there, or choose another place with SER_HOME"
-        ) from error
+        yield
     finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return PreparationResult(open_corpus(folder), repeated=True, missing=missing)
-
-
-def open_dataset(dataset: str | None, manifest: Path | None, progress: Progress | None = None) -> PreparedCorpus:
-    """Open the corpus that a command names, preparing what can be prepared without being told where it lies.
-
-    The demo corpus is rendered, a manifest's recordings are decoded, where that was not done before.
-
-    Raises:
-        UsageError: neither or both are given.
-        CorpusError: the dataset is not prepared.
-    """
-    if (dataset is None) == (manifest is None):
-        raise UsageError("give either --dataset NAME or --manifest FILE")
-    if manifest is not None:
-        prepared = read_preparation(corpus_folder(manifest.stem))
-        if prepared and prepared.corpus == MANIFEST_CORPUS:
-            # The folder and the labels were chosen when it was prepared; they stand.
-            source = list_manifest(manifest, Path(prepared.source), labels=prepared.labels)
-            return prepare(source, skip_unreadable=prepared.skipped > 0, progress=progress).corpus
-        return prepare(list_manifest(manifest), progress=progress).corpus
-    assert dataset is not None
-    folder = corpus_folder(dataset)
-    if read_preparation(folder) is None:
-        if dataset not in CORPORA:
-            if _NAME.fullmatch(dataset):
-                find_corpus(dataset)
-            raise UsageError(f"{dataset!r} cannot name a dataset")
-        if CORPORA[dataset].render is not None:
-            return prepare(list_known_corpus(dataset, None), progress=progress).corpus
-    return open_corpus(folder)
+        lock.release()
 
 
 def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bool, progress: Progress | None) -> None:
@@ -256,11 +329,7 @@ def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bo
         file.flush()
         os.fsync(file.fileno())
     if unusable and not skip_unreadable:
-        raise ProblemsError(
-            str(source.folder),
-            [reason for _, reason in unusable],
-            "mend or remove them, or go on without them: --skip-unreadable; each is recorded",
-        )
+        raise _unusable(source, [reason for _, reason in unusable])
     if not kept:
         raise CorpusError(f"{source.folder}: not one of {count_of(len(unusable), 'recording')} can be used")
     skipped = [*unusable, *((problem.split(": ")[0], problem) for problem in source.listing.problems)]
@@ -274,6 +343,7 @@ def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bo
         corpus=source.corpus,
         labels=source.labels,
         source=str(source.folder.resolve()),
+        manifest=source.manifest,
         fingerprint=fingerprint,
         manifest_hash=hash_manifest(kept, (entry.sha256 for entry in entries)),
         utterances=len(kept),
@@ -281,7 +351,8 @@ def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bo
         notes=source.listing.notes,
         program_version=__version__,
     )
-    (building / MARKER_NAME).write_text(json.dumps(asdict(preparation), indent=1, ensure_ascii=False))
+    text = json.dumps(asdict(preparation), indent=1, ensure_ascii=False)
+    (building / MARKER_NAME).write_text(text, encoding="utf-8")
 
 
 def _decode(
@@ -318,14 +389,15 @@ def _rendered(corpus: Corpus) -> Path:
     """The recordings of a corpus that the package renders, rendered if they are not there yet."""
     assert corpus.render is not None
     folder = source_folder(corpus.name)
-    try:
-        if not folder.is_dir() or len(corpus.read(folder).utterances) != corpus.expected_utterances:
-            folder.mkdir(parents=True, exist_ok=True)
-            corpus.render(folder)
-    except OSError as error:
-        raise SerError(
-            f"cannot write to the data home {folder}: {error.strerror}\n  choose another with SER_HOME"
-        ) from error
+    with _locked(corpus.name):
+        try:
+            if not folder.is_dir() or len(corpus.read(folder).utterances) != corpus.expected_utterances:
+                folder.mkdir(parents=True, exist_ok=True)
+                corpus.render(folder)
+        except OSError as error:
+            raise SerError(
+                f"cannot write to the data home {folder}: {error.strerror}\n  choose another with SER_HOME"
+            ) from error
     return folder
 
 

@@ -14,6 +14,7 @@ Every file is whole or absent. A fold without `done.json` is not done and is tra
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -28,6 +29,7 @@ from ser_cli.errors import RunError
 from ser_cli.files import write_atomically
 
 IDENTITY_NAME = "run.json"
+RUN_FILES = ("recipe.toml", "environment.json", "folds.csv", "scores.json", "report.md")
 PACKAGES = ("torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "soundfile", "soxr")
 
 
@@ -59,6 +61,11 @@ class Run:
         return self.folder / "recipe.toml"
 
     @property
+    def environment_path(self) -> Path:
+        """Versions, device and command of the process that made the run."""
+        return self.folder / "environment.json"
+
+    @property
     def folds_path(self) -> Path:
         """Every utterance's side in every fold."""
         return self.folder / "folds.csv"
@@ -80,13 +87,16 @@ class Run:
         """
         try:
             values = json.loads((self.folder / IDENTITY_NAME).read_text(encoding="utf-8"))
+            return RunIdentity(**{**values, "labels": tuple(values["labels"])})
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{self.folder} holds no run: no {IDENTITY_NAME} there\n  give the folder that `ser train` printed"
             ) from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.folder / IDENTITY_NAME} cannot be read ({error}); train again") from None
-        return RunIdentity(**{**values, "labels": tuple(values["labels"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunError(
+                f"{self.folder / IDENTITY_NAME} is damaged or of another version ({error})\n"
+                f"  train again into another folder: --output DIR"
+            ) from None
 
     def done_folds(self) -> list[int]:
         """The folds that are done, in order."""
@@ -134,20 +144,20 @@ class FoldFolder:
 
     def facts(self) -> dict[str, Any]:
         """What `finish` wrote."""
-        facts: dict[str, Any] = json.loads(self.done_path.read_text(encoding="utf-8"))
+        try:
+            facts: dict[str, Any] = json.loads(self.done_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.done_path} is damaged ({error}); remove it and train that fold again") from None
         return facts
 
 
-def open_or_create_run(folder: Path, identity: RunIdentity, *, force: bool) -> tuple[Run, bool]:
+def open_or_create_run(folder: Path, identity: RunIdentity, *, force: bool) -> Run:
     """Take a folder for a run: a new one, or the one that holds the same run already.
 
     Args:
         folder: of the run.
         identity: what is asked for.
         force: delete a different run that lies there.
-
-    Returns:
-        The run, and whether it was there already.
 
     Raises:
         RunError: the folder holds something else, or a run that differs; what differs is named.
@@ -156,12 +166,12 @@ def open_or_create_run(folder: Path, identity: RunIdentity, *, force: bool) -> t
     # Hidden names are files that another process of the same run is about to rename into place.
     if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
         write_json(folder / IDENTITY_NAME, asdict(identity))
-        return run, False
+        return run
     if not (folder / IDENTITY_NAME).is_file():
         raise RunError(f"{folder} exists and holds no run; choose a new folder with --output")
     there = run.identity()
     if there == identity:
-        return run, True
+        return run
     if not force:
         wanted, found = asdict(identity), asdict(there)
         different = [
@@ -172,9 +182,18 @@ def open_or_create_run(folder: Path, identity: RunIdentity, *, force: bool) -> t
             + "\n  ".join(different)
             + "\n  choose another --output, or delete what is there with --force"
         )
-    shutil.rmtree(folder)
+    _delete_run(folder)
     write_json(folder / IDENTITY_NAME, asdict(identity))
-    return run, False
+    return run
+
+
+def _delete_run(folder: Path) -> None:
+    """Delete what a run wrote, the identity first, and nothing else that lies in its folder."""
+    for name in (IDENTITY_NAME, *RUN_FILES):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("fold-*"):
+        if re.fullmatch(r"fold-\d+", path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ser_cli.checkpoints import save_model
+from ser_cli.checkpoints import hash_weights, save_model
 from ser_cli.data.batches import Batch, batch_bounds, training_batches
 from ser_cli.data.folds import Fold
 from ser_cli.data.mixup import MixPlan, plan_energy_adaptive
@@ -42,7 +42,7 @@ class EpochRecord:
     epoch: int
     """Counted from 1."""
     learning_rate: float
-    """Of the model, after the epoch's last step."""
+    """Of the model, at the epoch's first step."""
     total: float
     """Weighted sum of the losses, mean over the steps."""
     losses: dict[str, float]
@@ -57,7 +57,13 @@ class EpochRecord:
 
 
 class TrainingObserver(Protocol):
-    """Told what happens while a fold trains; decides what a person sees of it."""
+    """Told what happens while folds train; decides what a person sees of it."""
+
+    def run_opened(self, finished: Sequence[int]) -> None:
+        """The run folder is open; some of the wanted folds may be done already."""
+
+    def fold_taken(self, index: int) -> None:
+        """A fold is being trained by another process and is left to it."""
 
     def fold_started(self, fold: Fold, epochs: int) -> None:
         """A fold begins."""
@@ -99,12 +105,14 @@ def train_fold(
     """
     began = time.perf_counter()
     setup = _set_up(corpus, fold, recipe, accelerator)
+    encoder_hash = hash_weights(setup.model.encoder)
     observer.fold_started(fold, recipe.training.epochs)
     observer.weights_chosen(setup.criterion.weights, recipe.losses.weighting == "auto")
     records: list[EpochRecord] = []
     chosen, chosen_weights = 0, setup.tested_weights()
     best = (-math.inf, -math.inf)
     for epoch in range(1, recipe.training.epochs + 1):
+        learning_rate = float(setup.schedule.get_last_lr()[0])
         total, losses, seconds = _train_epoch(setup, corpus, fold, recipe, epoch, observer)
         selection = _judge(setup, corpus, fold, recipe)
         standing = (math.inf, epoch) if selection is None else (selection.ua, selection.wa)
@@ -112,7 +120,7 @@ def train_fold(
             best, chosen, chosen_weights = standing, epoch, setup.tested_weights()
         record = EpochRecord(
             epoch=epoch,
-            learning_rate=float(setup.schedule.get_last_lr()[0]),
+            learning_rate=learning_rate,
             total=total,
             losses=losses,
             selection=selection,
@@ -137,6 +145,7 @@ def train_fold(
             "loss_weights": setup.criterion.weights.as_dict(),
             "loss_weighting": recipe.losses.weighting,
             "clips": {side: len(ids) for side, ids in fold.sides},
+            "initial_encoder_sha256": encoder_hash,
             "parameters": sum(p.numel() for p in setup.model.parameters()),
             "seconds": round(time.perf_counter() - began, 1),
             "scores": asdict(scores),

@@ -101,6 +101,7 @@ def test_a_folder_of_another_run_is_not_overwritten(ser, tones):
     assert refused.exit_code == 1
     assert "run holds another run" in refused.stderr
     assert "seed: 0 there, 5 asked for" in refused.stderr
+    Path("run/notes.txt").write_text("mine")
     forced = ser(
         "train",
         "--manifest",
@@ -118,6 +119,7 @@ def test_a_folder_of_another_run_is_not_overwritten(ser, tones):
     )
     assert forced.exit_code == 0
     assert json.loads(Path("run/run.json").read_text())["seed"] == 5
+    assert Path("run/notes.txt").read_text() == "mine"
 
 
 def test_a_folder_that_is_no_run_is_not_touched(ser, tones):
@@ -128,6 +130,34 @@ def test_a_folder_that_is_no_run_is_not_touched(ser, tones):
         assert result.exit_code == 1
         assert "mine exists and holds no run; choose a new folder with --output" in result.stderr
     assert Path("mine/thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"a": 1}', '{"labels": 3}'])
+def test_a_run_of_another_make_is_told_to_be_one(ser, content):
+    Path("run").mkdir()
+    Path("run/run.json").write_text(content)
+    result = ser("evaluate", "run")
+    assert result.exit_code == 1
+    assert "run/run.json is damaged or of another version" in result.stderr
+
+
+def test_a_damaged_done_marker_is_named(ser, tones):
+    ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run")
+    Path("run/fold-1/done.json").write_text("{")
+    result = ser("evaluate", "run")
+    assert result.exit_code == 1
+    assert "fold-1/done.json is damaged" in result.stderr
+
+
+def test_scores_are_shown_where_the_run_cannot_be_written(ser, tones, monkeypatch):
+    ser("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "run")
+    Path("run/scores.json").unlink()
+    Path("run/scores.json").mkdir()
+    Path("run/scores.json/file").touch()
+    result = ser("evaluate", "run")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("fold\tclips")
+    assert "scores.json and report.md are left as they are" in result.stderr
 
 
 @pytest.mark.parametrize(("folder", "told"), [("none", "none holds no run"), (".", ". holds no run")])
@@ -170,6 +200,9 @@ def test_quiet_training_says_nothing_but_the_folder(ser, tones):
 
 def test_verbose_says_where_settings_came_from(ser, tones):
     result = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run", "-v")
+    assert "settings: recipe conformer\n" in result.stderr
+    assert "  training.epochs = 2, from its option" in result.stderr
+    assert "  conformer.dim=16, from --set" in result.stderr
     assert "run folder from --output" in result.stderr
     assert "folds: speakers shuffled by the seed" in result.stderr
 
@@ -197,6 +230,7 @@ def test_ctrl_c_leaves_with_130_and_the_same_command_goes_on(tones, home):
     running.send_signal(signal.SIGINT)
     rest = running.communicate(timeout=60)[1]
     assert running.returncode == 130
+    assert rest.count("press it again to leave at once") == 1
     assert rest.splitlines()[-1] == "error: interrupted; what was finished is kept, the same command goes on from there"
     assert "Traceback" not in rest
     assert not Path("run/fold-1/done.json").exists()

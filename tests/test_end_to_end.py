@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from filelock import FileLock
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
@@ -52,7 +53,7 @@ def test_one_plain_line_per_epoch_off_a_terminal(trained):
 
 def test_a_run_directory_holds_everything(trained):
     run = Path("run")
-    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    names = {str(path.relative_to(run)) for path in run.rglob("[!.]*") if path.is_file()}
     expected = {"run.json", "recipe.toml", "environment.json", "folds.csv", "scores.json", "report.md"}
     for fold in (1, 2):
         expected |= {
@@ -171,6 +172,23 @@ def test_two_runs_with_one_seed_are_identical(ser, tones, trained):
         )
 
 
+def test_a_fold_that_another_process_trains_is_left_to_it(ser, tones, trained):
+    Path("run/fold-1/done.json").unlink()
+    with FileLock("run/.fold-1.lock"):
+        result = ser("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "run")
+    assert result.exit_code == 0
+    assert "fold 1/2 is being trained by another process and is left to it" in result.stderr
+    assert not Path("run/fold-1/done.json").exists()
+
+
+def test_what_a_stopped_process_left_out_is_written_by_the_next(ser, tones, trained):
+    Path("run/folds.csv").unlink()
+    Path("run/environment.json").unlink()
+    ser("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "run")
+    assert Path("run/folds.csv").exists()
+    assert Path("run/environment.json").exists()
+
+
 def test_another_seed_gives_other_weights(ser, tones, trained):
     ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--seed", 1, "--output", "other")
     one, other = (safetensors.torch.load_file(f"{run}/fold-1/model.safetensors") for run in ("run", "other"))
@@ -203,6 +221,7 @@ def test_a_fold_alone_is_told_to_be_a_part(ser, tones):
     assert "not done yet: fold 1, 3" in result.stderr
     assert not Path("part/scores.json").exists()
     values = json.loads(ser("evaluate", "part", "--json").stdout)
+    assert not Path("part/scores.json").exists()
     assert values["missing_folds"] == [1, 3]
     assert values["std"] is None
 
@@ -273,6 +292,7 @@ def test_the_last_epoch_may_be_taken_with_nothing_held_out(ser, tones):
 
 
 def test_dry_run_prints_the_folds_and_a_recipe_that_reads_back(ser, tones):
+    ser("prepare", "--manifest", tones)
     result = ser("train", "--manifest", tones, "--folds", 3, *TINY, "--dry-run")
     assert result.exit_code == 0
     assert sum(line.startswith("# fold ") for line in result.stdout.splitlines()) == 3
@@ -283,6 +303,7 @@ def test_dry_run_prints_the_folds_and_a_recipe_that_reads_back(ser, tones):
 
 
 def test_a_run_is_named_by_what_decides_its_result(ser, tones):
+    ser("prepare", "--manifest", tones)
     shown = [
         ser("train", "--manifest", tones, "--folds", 2, *TINY, *more, "--dry-run").stdout.splitlines()[0]
         for more in ([], [], ["--seed", 3], ["--folds", 3])

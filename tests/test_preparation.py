@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +72,8 @@ def test_a_changed_source_is_not_replaced_without_force(ser, tones):
     write_tone(tones.parent / "p1" / "sad-0.wav", 300, 0.7)
     refused = ser("prepare", "--manifest", tones)
     assert refused.exit_code == 1
-    assert "is already prepared, from other files or labels" in refused.stderr
+    assert f"is already prepared, from {tones}, with other files, rows or labels" in refused.stderr
+    assert f"ser prepare --manifest {tones} --force" in refused.stderr
     assert ser("prepare", "--manifest", tones, "--force").exit_code == 0
 
 
@@ -87,7 +90,40 @@ def test_unusable_recordings_are_all_listed_at_once(ser, tones, home):
     for name in ("p1", "p2", "p3", "p4"):
         assert f"{name}/sad-0.wav" in result.stderr
     assert "--skip-unreadable" in result.stderr
-    assert not list((home / "corpora").iterdir())
+    assert [path.name for path in (home / "corpora").iterdir()] == [".tones.lock"]
+
+
+def test_a_long_list_of_unusable_recordings_is_kept_whole_in_a_file(ser, tones, home):
+    for clip in tones.parent.rglob("sad-0.wav"):
+        clip.write_bytes(b"nothing")
+    result = ser("prepare", "--manifest", tones)
+    assert "6 problems" in result.stderr
+    listed = home / "problems" / "tones.txt"
+    assert f"and 1 more; all of them: {listed}" in result.stderr
+    assert len(listed.read_text().splitlines()) == 6
+
+
+def test_a_changed_gender_is_a_changed_corpus(ser, tones):
+    ser("prepare", "--manifest", tones)
+    tones.write_text(tones.read_text().replace(",female,", ",male,"))
+    assert ser("prepare", "--manifest", tones).exit_code == 1
+
+
+def test_a_manifest_is_never_taken_for_another_of_the_same_name(ser, tmp_path):
+    ser("prepare", "--manifest", write_tone_corpus(tmp_path / "one"))
+    other = write_tone_corpus(tmp_path / "two")
+    result = ser("train", "--manifest", other, "--encoder", "conformer", "--dry-run")
+    assert result.exit_code == 1
+    assert f"already prepared, from {tmp_path / 'one' / 'tones.csv'}" in result.stderr
+    assert f"ser prepare --manifest {other} --name OTHER, then --dataset OTHER" in result.stderr
+
+
+def test_two_processes_prepare_the_demo_corpus_at_once(home):
+    command = [sys.executable, "-m", "ser_cli", "prepare", "--dataset", "demo"]
+    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [job.communicate() for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], told
+    assert told[0][0] == told[1][0]
 
 
 def test_skip_unreadable_goes_on_and_records_which(ser, tones, home):
@@ -100,14 +136,17 @@ def test_skip_unreadable_goes_on_and_records_which(ser, tones, home):
     assert "p1/sad-0.wav" in skipped
     assert "cannot be decoded" in skipped
     assert ser("prepare", "--manifest", tones, "--skip-unreadable", "--json").exit_code == 0
+    without = ser("prepare", "--manifest", tones)
+    assert without.exit_code == 1
+    assert "was prepared without 1 recording, listed in" in without.stderr
 
 
 def test_a_corpus_of_nothing_usable_is_refused(ser, tmp_path):
     (tmp_path / "a.wav").write_bytes(b"x")
-    (tmp_path / "m.csv").write_text("path,emotion,speaker\na.wav,sad,p1\n")
+    (tmp_path / "m.csv").write_text("path,emotion,speaker\na.wav,sad,p1\nb.wav,happy,p1\n")
     result = ser("prepare", "--manifest", tmp_path / "m.csv", "--skip-unreadable")
     assert result.exit_code == 1
-    assert "not one of 1 recording can be used" in result.stderr
+    assert "not one of 2 recordings can be used" in result.stderr
 
 
 def test_declared_labels_keep_their_order(ser, tones, home):
@@ -127,6 +166,25 @@ def test_dry_run_decodes_nothing(ser, tones, home):
     assert result.exit_code == 0
     assert "54 recordings would be decoded" in result.stderr
     assert not home.exists()
+    as_json = json.loads(ser("prepare", "--manifest", tones, "--dry-run", "--json", "-q").stdout)
+    assert as_json["utterances"] == 54
+
+
+def test_a_dry_run_of_training_prepares_nothing(ser, tones, home):
+    for corpus in (["--manifest", tones], ["--dataset", "demo"]):
+        result = ser("train", *corpus, "--encoder", "conformer", "--dry-run")
+        assert result.exit_code == 1
+        assert "prepare it first: ser prepare" in result.stderr
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("labels", ["sad", "sad,sad,angry,happy"])
+def test_labels_that_cannot_be_a_task_are_refused(ser, tones, labels):
+    lines = tones.read_text().splitlines()
+    tones.write_text("\n".join(line for line in lines if labels != "sad" or ",sad," in line or "path" in line))
+    result = ser("prepare", "--manifest", tones, "--labels", labels)
+    assert result.exit_code == 2
+    assert "at least two different emotions are needed, each named once" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -194,4 +252,4 @@ def test_two_manifests_of_one_name_do_not_mix(ser, tmp_path):
     ser("prepare", "--manifest", write_tone_corpus(tmp_path / "one", speakers=2))
     result = ser("prepare", "--manifest", write_tone_corpus(tmp_path / "two", speakers=3))
     assert result.exit_code == 1
-    assert "choose another --name" in result.stderr
+    assert "--name OTHER, then --dataset OTHER" in result.stderr

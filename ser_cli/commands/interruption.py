@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ser_cli.console import print_error
+
 
 @contextmanager
 def finishing_steps() -> Iterator[Callable[[], None]]:
@@ -20,6 +22,7 @@ def finishing_steps() -> Iterator[Callable[[], None]]:
         if pressed:
             signal.default_int_handler(number, frame)
         pressed = True
+        print_error("Ctrl-C: finishing the step that runs; press it again to leave at once")
 
     def raise_if_pressed() -> None:
         if pressed:

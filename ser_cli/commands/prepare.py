@@ -61,6 +61,9 @@ def prepare(
     if dataset is not None:
         if name or labels:
             raise UsageError("--name and --labels go with --manifest; a known corpus has its own")
+        if dry_run and source is None and preparation.find_corpus(dataset).render:
+            console.say(f"{dataset}: its recordings would be rendered, then decoded")
+            return
         listed = preparation.list_known_corpus(dataset, source)
     else:
         assert manifest is not None
@@ -70,6 +73,8 @@ def prepare(
     console.detail(f"labels: {', '.join(listed.labels)}; source: {listed.folder}")
     if dry_run:
         _say_listing(console, listed)
+        if json:
+            console.result_json(_listing_as_json(listed))
         return
     with counting_bar(console, f"decoding {listed.name}", "clip") as progress:
         result = preparation.prepare(listed, skip_unreadable=skip_unreadable, force=force, progress=progress)
@@ -87,6 +92,17 @@ def _say_listing(console: Console, listed: "Source") -> None:
     console.say("  " + ", ".join(f"{label} {counts[label]}" for label in listed.labels))
     for problem in listed.listing.problems:
         console.warn(problem)
+
+
+def _listing_as_json(listed: "Source") -> dict[str, Any]:
+    return {
+        "dataset": listed.name,
+        "utterances": len(listed.listing.utterances),
+        "expected": listed.expected_utterances,
+        "labels": list(listed.labels),
+        "problems": list(listed.listing.problems),
+        "notes": list(listed.listing.notes),
+    }
 
 
 def _say_result(console: Console, result: "PreparationResult", listed: "Source") -> None:

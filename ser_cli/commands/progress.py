@@ -1,7 +1,7 @@
 """What a person sees while something runs: bars on a terminal, plain lines off it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,28 +36,41 @@ class TrainingView:
     """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
 
     def __init__(
-        self, console: Console, folds: int, epochs_left: int, raise_if_interrupted: Callable[[], None]
+        self, console: Console, folds: int, wanted: int, epochs: int, raise_if_interrupted: Callable[[], None]
     ) -> None:
-        """Prepare to show a number of epochs.
+        """Prepare to show a cross-validation.
 
         Args:
             console: where it is shown.
             folds: of the protocol.
-            epochs_left: over all folds that will be trained now.
-            raise_if_interrupted: called after each step.
+            wanted: folds to be trained now.
+            epochs: of each.
+            raise_if_interrupted: called between steps.
         """
         self._console = console
         self._raise_if_interrupted = raise_if_interrupted
         self._folds = folds
-        self._epochs = 0
-        self._epochs_left = epochs_left
+        self._epochs = epochs
+        self._epochs_left = epochs * wanted
         self._epochs_seen = 0
         self._began = time.monotonic()
         self._fold = 0
         self._bar: Any = None
 
+    def run_opened(self, finished: Sequence[int]) -> None:
+        """Say which folds need nothing any more."""
+        self._epochs_left -= self._epochs * len(finished)
+        if finished:
+            self._console.say(f"done already: fold {', '.join(map(str, finished))}")
+
+    def fold_taken(self, index: int) -> None:
+        """Say that another process is at a fold."""
+        self._epochs_left -= self._epochs
+        self._console.warn(f"fold {index}/{self._folds} is being trained by another process and is left to it")
+
     def fold_started(self, fold: "Fold", epochs: int) -> None:
         """Say who is trained on and who is tested."""
+        self._raise_if_interrupted()
         self._fold, self._epochs = fold.index, epochs
         sides = ", ".join(f"{side} {count_of(len(ids), 'clip')}" for side, ids in fold.sides if ids)
         self._console.say(f"fold {fold.index}/{self._folds}: {sides}")
@@ -81,6 +94,7 @@ class TrainingView:
 
     def epoch_done(self, record: "EpochRecord") -> None:
         """Say what one epoch came to, and how long the rest will take."""
+        self._raise_if_interrupted()
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -45,7 +45,7 @@ def train(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Folds by name, such as ravdess-6-balanced, or `seeded`."),
+        typer.Option(metavar="NAME", help="Folds by name, such as ravdess-6-balanced, or `seeded`, `seeded-sessions`."),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -101,35 +101,37 @@ def train(
         selection__by=select.value if select else None,
         seed=seed,
     )
-    console.detail(f"recipe {name}{'' if recipe else ' (the default for this corpus and encoder)'}")
+    console.detail(f"settings: recipe {name}{'' if recipe else ', the default for this corpus and encoder'}")
+    given = {"encoder.name": encoder, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
+    for key, value in {**given, "selection.by": select}.items():
+        if value is not None:
+            console.detail(f"  {key} = {value}, from its option")
+    for change in set_ or ():
+        console.detail(f"  {change}, from --set")
 
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
     from ser_cli.cross_validation import cross_validate, plan_cross_validation
     from ser_cli.preparation import open_dataset
-    from ser_cli.runs import Run
 
     with counting_bar(console, "preparing", "clip") as progress:
-        corpus = open_dataset(dataset, manifest, progress)
+        corpus = open_dataset(dataset, manifest, progress, may_prepare=not dry_run)
     plan = plan_cross_validation(corpus, resolved, Path(name).stem, folds=folds, protocol=protocol, wanted=fold or ())
     folder = output or plan.default_folder
     if dry_run:
         _describe(console, plan, folder)
         return
     _say_plan(console, plan, folder, was_default=output is None)
-    finished = Run(folder).finished_among(plan.wanted)
-    if finished and not force:
-        console.say(f"done already: fold {', '.join(map(str, finished))}; going on with the others")
-    epochs_left = resolved.training.epochs * (len(plan.wanted) - len(finished))
     with finishing_steps() as raise_if_interrupted:
-        view = TrainingView(console, len(plan.folds), epochs_left, raise_if_interrupted)
+        view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, raise_if_interrupted)
         run = cross_validate(plan, folder, device, view, force=force)
     _say_scores(console, run)
     if json:
         from ser_cli.evaluation import evaluate_run
 
-        console.result_json({"run": str(run.folder), **evaluate_run(run).as_json()})
+        scores = evaluate_run(run).as_json() if run.done_folds() else {"folds": []}
+        console.result_json({"run": str(run.folder), **scores})
     else:
         console.result(str(run.folder))
 
@@ -145,7 +147,7 @@ def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool
     console.detail(f"run folder {'named by what decides the result' if was_default else 'from --output'}")
     console.detail(f"folds: {plan.protocol.source}")
     if recipe.selection.by == "test":
-        console.warn(
+        console.insist(
             "each fold's epoch will be chosen on its test side (--select test); "
             "the figures will be too high, and every report will say so"
         )
@@ -166,6 +168,8 @@ def _describe(console: Console, plan: "Plan", folder: Path) -> None:
 def _say_scores(console: Console, run: "Run") -> None:
     from ser_cli.evaluation import evaluate_run
 
+    if not run.done_folds():
+        return
     scores = evaluate_run(run)
     if scores.missing_folds:
         waiting = ", ".join(map(str, scores.missing_folds))

@@ -36,7 +36,8 @@ def read_recording(path: Path) -> Recording:
 
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        # soundfile raises TypeError for a .raw file, which has no header; MemoryError where a header lies.
         raise AudioError(f"{path}: cannot be decoded ({_reason(error, path)})") from None
     channels = samples.shape[1]
     waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1, dtype=np.float32)

@@ -25,6 +25,9 @@ from ser_cli.files import write_atomically
 SEEDED = "seeded"
 """Names the protocol that is dealt from the speakers at hand rather than read from a shipped file."""
 
+SEEDED_SESSIONS = "seeded-sessions"
+"""The same, dealt from whole sessions: for dialogues, where a partner is heard in the background."""
+
 DEFAULT_FOLDS = 5
 """Folds of a corpus without a shipped protocol, where it has that many speakers."""
 
@@ -82,7 +85,7 @@ def choose_protocol(corpus: PreparedCorpus, name: str | None, folds: int | None,
 
     Args:
         corpus: its speakers are dealt where no shipped protocol is meant.
-        name: a shipped protocol or `seeded`; None for the standard one with `folds` folds.
+        name: a shipped protocol, `seeded` or `seeded-sessions`; None for the standard one with `folds` folds.
         folds: how many folds; None for the standard protocol's number.
         seed: deals the speakers of a seeded protocol.
 
@@ -92,21 +95,17 @@ def choose_protocol(corpus: PreparedCorpus, name: str | None, folds: int | None,
         FoldError: the corpus lacks speakers that the protocol tests.
     """
     shipped = shipped_protocols(corpus.preparation.corpus)
-    groups = {utterance.speaker for utterance in corpus.utterances}
     if folds is not None and folds < 2:
         raise UsageError(f"--folds {folds}: at least 2 folds are needed, to train on one side and test on the other")
     if name is None:
         standard = [p for p in shipped if folds in (None, len(p.test))]
-        if standard and _speakers_lacking(corpus, standard[0]) == []:
-            return standard[0]
-        if folds is None and standard:
-            return _require_groups(corpus, standard[0])
-        return _deal_speakers(corpus.utterances, folds or min(DEFAULT_FOLDS, len(groups)), seed)
-    if name == SEEDED:
-        return _deal_speakers(corpus.utterances, folds or min(DEFAULT_FOLDS, len(groups)), seed)
+        # A part of a corpus never gets other folds under a number that readers take for the published ones.
+        return _require_groups(corpus, standard[0]) if standard else _deal(corpus, "speaker", folds, seed)
+    if name in (SEEDED, SEEDED_SESSIONS):
+        return _deal(corpus, "speaker" if name == SEEDED else "session", folds, seed)
     chosen = next((p for p in shipped if p.name == name), None)
     if chosen is None:
-        raise UnknownNameError("protocol", name, [*(p.name for p in shipped), SEEDED])
+        raise UnknownNameError("protocol", name, [*(p.name for p in shipped), SEEDED, SEEDED_SESSIONS])
     if folds not in (None, len(chosen.test)):
         raise UsageError(f"--folds {folds}: protocol {name} has {len(chosen.test)} folds; leave --folds out")
     return _require_groups(corpus, chosen)
@@ -201,24 +200,30 @@ def _require_groups(corpus: PreparedCorpus, protocol: Protocol) -> Protocol:
     return protocol
 
 
-def _deal_speakers(utterances: Sequence[Utterance], folds: int, seed: int) -> Protocol:
-    """Deal shuffled speakers to folds in turn, one gender after the other, so that each fold has both."""
-    genders = {utterance.speaker: utterance.gender for utterance in utterances}
-    if folds > len(genders):
+def _deal(corpus: PreparedCorpus, unit: str, folds: int | None, seed: int) -> Protocol:
+    """Deal shuffled groups to folds in turn; speakers one gender after the other, so that each fold has both."""
+    if unit == "session" and not all(utterance.session for utterance in corpus.utterances):
+        raise FoldError(
+            f"protocol {SEEDED_SESSIONS}: some utterances of {corpus.name} name no session\n"
+            f"  fill the column session of the manifest, or deal speakers: --protocol {SEEDED}"
+        )
+    genders = {_group(u, unit): u.gender if unit == "speaker" else "" for u in corpus.utterances}
+    folds = folds or min(DEFAULT_FOLDS, len(genders))
+    if folds > len(genders) or len(genders) < 2:
         raise UsageError(
-            f"--folds {folds}: the corpus has {count_of(len(genders), 'speaker')}, and each fold must test at least"
-            f" one\n  use --folds {len(genders)} or fewer"
+            f"--folds {folds}: the corpus has {count_of(len(genders), unit)}, and each fold must test at least one\n"
+            f"  use --folds {len(genders)} or fewer; at least two {unit}s are needed"
         )
     rng = np.random.default_rng(seed)
-    speakers = sorted(genders)
-    rng.shuffle(speakers)
-    speakers.sort(key=lambda speaker: genders[speaker])
+    groups = sorted(genders)
+    rng.shuffle(groups)
+    groups.sort(key=lambda group: genders[group])
     return Protocol(
-        name=f"{SEEDED}-{folds}-of-{len(speakers)}-speakers-seed-{seed}",
+        name=f"{SEEDED}-{folds}-of-{len(groups)}-{unit}s-seed-{seed}",
         version=1,
-        unit="speaker",
-        source="speakers shuffled by the seed and dealt to the folds in turn, gender by gender",
-        test=tuple(tuple(sorted(speakers[k::folds])) for k in range(folds)),
+        unit=unit,
+        source=f"{unit}s shuffled by the seed and dealt to the folds in turn",
+        test=tuple(tuple(sorted(groups[k::folds])) for k in range(folds)),
     )
 
 

@@ -14,6 +14,9 @@ from ser_cli.files import write_atomically
 COLUMNS = ("id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s")
 """The columns that every prepared manifest has, in this order; a reader may add more."""
 
+OVERFLOW = "\0overflow"
+"""Marks a row that has more values than the header has columns."""
+
 REQUIRED_COLUMNS = ("path", "emotion", "speaker")
 """What a user's own manifest must have; the other columns may be absent."""
 
@@ -83,6 +86,9 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
     """
     header, rows = _read_rows(path)
     missing = [column for column in REQUIRED_COLUMNS if column not in header]
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise UsageError(f"{path}: column {repeated[0]!r} stands there twice; rename or remove one")
     if missing:
         raise UsageError(
             f"{path}: no column {', '.join(repr(m) for m in missing)}{did_you_mean(missing[0], header)}\n"
@@ -95,6 +101,12 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
     root = source.resolve()
     for number, row in rows:
         where = f"line {number}"
+        if OVERFLOW in row:
+            problems.append(f"{where}: more values than columns; put text that holds commas into quotes")
+            continue
+        if "\0" in row["path"]:
+            problems.append(f"{where}: the path holds a NUL byte")
+            continue
         empty = [column for column in REQUIRED_COLUMNS if not row[column]]
         if empty:
             problems.append(f"{where}: {', '.join(empty)} is empty")
@@ -151,18 +163,21 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     for number, line in enumerate(lines[1:], start=2):
         if any(cell.strip() for cell in line):
             values = [*line, *[""] * (len(header) - len(line))]
-            rows.append((number, {name: value.strip() for name, value in zip(header, values, strict=False)}))
+            row = {name: value.strip() for name, value in zip(header, values, strict=False)}
+            if len(line) > len(header):
+                row[OVERFLOW] = line[-1]
+            rows.append((number, row))
     return header, rows
 
 
 def hash_manifest(utterances: Iterable[Utterance], audio_hashes: Iterable[str]) -> str:
-    """SHA-256 over what decides a result: ids, labels, speakers, sessions and the decoded audio.
+    """SHA-256 over what decides a result: ids, labels, speakers, sessions, genders and the decoded audio.
 
     Where the recordings lay on disk does not enter, so that the same corpus has one hash on every machine.
     """
     digest = hashlib.sha256()
     for utterance, audio_hash in zip(utterances, audio_hashes, strict=True):
-        row = (utterance.id, utterance.emotion, utterance.speaker, utterance.session, audio_hash)
+        row = (utterance.id, utterance.emotion, utterance.speaker, utterance.session, utterance.gender, audio_hash)
         digest.update("\x1f".join(row).encode() + b"\n")
     return digest.hexdigest()
 

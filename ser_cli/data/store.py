@@ -60,6 +60,9 @@ class Preparation:
     """The reader's name, or `manifest`."""
     labels: tuple[str, ...]
     source: str
+    """The folder of the recordings."""
+    manifest: str
+    """The user's own manifest; empty for a known corpus."""
     fingerprint: str
     """Over names, sizes and times of the source files: equal means that nothing needs to be done again."""
     manifest_hash: str
@@ -130,11 +133,11 @@ def read_preparation(folder: Path) -> Preparation | None:
     """What `prepared.json` of a folder says, or None where nothing whole was prepared."""
     try:
         values = json.loads((folder / MARKER_NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        if values["format_version"] != FORMAT_VERSION:
+            return None
+        return Preparation(**{**values, "labels": tuple(values["labels"]), "notes": tuple(values["notes"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    if values.get("format_version") != FORMAT_VERSION:
-        return None
-    return Preparation(**{**values, "labels": tuple(values["labels"]), "notes": tuple(values["notes"])})
 
 
 def open_corpus(folder: Path) -> PreparedCorpus:
@@ -149,9 +152,31 @@ def open_corpus(folder: Path) -> PreparedCorpus:
             f"dataset {folder.name!r} is not prepared: no {folder / MARKER_NAME}\n"
             f"  prepare it first: ser prepare --dataset {folder.name} --source FOLDER"
         )
-    utterances = read_prepared_manifest(folder / MANIFEST_NAME)
-    with (folder / INDEX_NAME).open(newline="", encoding="utf-8") as file:
-        audio = tuple(
+    damaged = CorpusError(
+        f"{folder}: manifest and audio do not fit together\n  prepare it again: {_command(preparation)} --force"
+    )
+    try:
+        utterances = read_prepared_manifest(folder / MANIFEST_NAME)
+        audio = _read_audio_index(folder / INDEX_NAME)
+        size = (folder / AUDIO_NAME).stat().st_size
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise damaged from error
+    samples = sum(entry.samples for entry in audio)
+    if [u.id for u in utterances] != [a.id for a in audio] or size != samples * AUDIO_DTYPE.itemsize:
+        raise damaged
+    return PreparedCorpus(folder, preparation, utterances, audio)
+
+
+def _command(preparation: Preparation) -> str:
+    """The command that prepared a corpus."""
+    if preparation.manifest:
+        return f"ser prepare --manifest {preparation.manifest} --name {preparation.name} --source {preparation.source}"
+    return f"ser prepare --dataset {preparation.name} --source {preparation.source}"
+
+
+def _read_audio_index(path: Path) -> tuple[StoredAudio, ...]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return tuple(
             StoredAudio(
                 row["id"],
                 int(row["offset"]),
@@ -162,14 +187,6 @@ def open_corpus(folder: Path) -> PreparedCorpus:
             )
             for row in csv.DictReader(file)
         )
-    samples = sum(entry.samples for entry in audio)
-    size = (folder / AUDIO_NAME).stat().st_size
-    if [u.id for u in utterances] != [a.id for a in audio] or size != samples * AUDIO_DTYPE.itemsize:
-        raise CorpusError(
-            f"{folder}: manifest and audio do not fit together\n"
-            f"  prepare it again: ser prepare --dataset {folder.name} --source {preparation.source} --force"
-        )
-    return PreparedCorpus(folder, preparation, utterances, audio)
 
 
 __all__ = [

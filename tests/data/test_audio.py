@@ -80,6 +80,13 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path, make, told):
     assert told in str(error.value)
 
 
+def test_a_file_without_a_header_is_named(tmp_path):
+    path = tmp_path / "clip.raw"
+    path.write_bytes(b"\0\1" * 8000)
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        read_recording(path)
+
+
 def test_a_clip_of_exactly_25_ms_is_read(tmp_path):
     write_tone(tmp_path / "a.wav", 440, 0.025)
     assert len(read_recording(tmp_path / "a.wav").waveform) == 400

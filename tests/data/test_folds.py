@@ -22,7 +22,7 @@ LABELS = ("happy", "sad")
 
 def corpus(utterances: list[Utterance], name: str = "mine", labels=LABELS) -> PreparedCorpus:
     """A corpus that has everything but the audio."""
-    preparation = Preparation(1, name, name, labels, "/x", "f", "h", len(utterances), 0, (), "0")
+    preparation = Preparation(1, name, name, labels, "/x", "", "f", "h", len(utterances), 0, (), "0")
     audio = tuple(StoredAudio(u.id, 0, 400, f"sha-{u.id}", 16_000, 1) for u in utterances)
     return PreparedCorpus(None, preparation, tuple(utterances), audio)
 
@@ -145,11 +145,36 @@ def test_folds_that_cannot_be_are_refused(name, folds, kind, told):
     assert told in str(error.value)
 
 
+def test_sessions_are_dealt_whole():
+    of = corpus(people(8, lambda n: f"s{(n + 1) // 2}"))
+    protocol = choose_protocol(of, "seeded-sessions", 2, 0)
+    assert protocol.name == "seeded-2-of-4-sessions-seed-0"
+    made = make_folds(protocol, of, validation_speakers=2, seed=0)
+    check_folds(made, of, protocol)
+    for fold in made:
+        sides = [{of.by_id[i].session for i in ids} for _, ids in fold.sides]
+        assert sum(len(side) for side in sides) == len(set.union(*sides)) == 4
+
+
+def test_a_session_on_both_sides_is_named():
+    of = corpus(people(4, lambda n: "s1" if n < 4 else "s2"))
+    fold = Fold(1, ("p01-happy", "p01-sad"), (), ("p02-happy", "p02-sad"))
+    with pytest.raises(FoldError, match="fold 1 has session s1 in both train and test"):
+        check_folds([fold], of, Protocol("x", 1, "session", "", ()))
+
+
+def test_sessions_that_are_not_named_cannot_be_dealt():
+    with pytest.raises(FoldError, match="name no session"):
+        choose_protocol(corpus(people(4)), "seeded-sessions", 2, 0)
+
+
 def test_a_part_of_a_corpus_is_told_which_speakers_it_lacks():
     part = corpus([u for u in ravdess().utterances if u.speaker in {"01", "02"}], "ravdess", ("neutral", "calm"))
     with pytest.raises(FoldError, match="tests 22 speakers that the prepared ravdess lacks: 03, 04") as error:
         choose_protocol(part, None, None, 0)
     assert "--protocol seeded" in str(error.value)
+    with pytest.raises(FoldError, match="tests 22 speakers"):
+        choose_protocol(part, None, 6, 0)
     assert choose_protocol(part, None, 2, 0).name.startswith("seeded-2-of-2")
 
 

@@ -67,6 +67,20 @@ def test_all_wrong_rows_are_told_together(tmp_path):
     assert len(error.value.problems) == 6
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("path,emotion,speaker\na.wav,sad,p1,more\n", "line 2: more values than columns; put text that holds commas"),
+        ("path,emotion,speaker\na\0.wav,sad,p1\n", "line 2: the path holds a NUL byte"),
+        ("path,emotion,speaker,path\na.wav,sad,p1,b.wav\n", "column 'path' stands there twice"),
+    ],
+)
+def test_values_that_would_shift_or_break_are_named(tmp_path, text, told):
+    with pytest.raises((ProblemsError, UsageError)) as error:
+        read_user_manifest(manifest(tmp_path, text), tmp_path, None)
+    assert told in str(error.value)
+
+
 def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
     source = tmp_path / "audio"
     source.mkdir()
@@ -112,3 +126,4 @@ def test_the_hash_follows_labels_and_audio_but_not_where_files_lie():
     assert hash_manifest(rows, ["1"]) == hash_manifest(moved, ["1"])
     assert hash_manifest(rows, ["1"]) != hash_manifest(other, ["1"])
     assert hash_manifest(rows, ["1"]) != hash_manifest(rows, ["2"])
+    assert hash_manifest(rows, ["1"]) != hash_manifest([Utterance("a", "", "sad", "p1", gender="male")], ["1"])
