@@ -54,10 +54,9 @@ class Plan:
     def default_folder(self) -> Path:
         """Where the run goes unless told otherwise: equal plans go to the same place."""
         identity = self.identity
-        encoder = Path(identity.encoder).name
-        middle = identity.recipe if encoder in (identity.recipe, "") else f"{identity.recipe}-{encoder}"
+        parts = dict.fromkeys((identity.dataset, identity.recipe, Path(identity.encoder).name))
         digest = f"{int(identity.recipe_hash[:8], 16) ^ int(identity.protocol_hash[:8], 16):08x}"
-        return Path("runs") / f"{identity.dataset}-{middle}-{digest}"
+        return Path("runs") / "-".join([*filter(None, parts), digest])
 
 
 def plan_cross_validation(
