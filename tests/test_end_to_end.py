@@ -254,6 +254,7 @@ def test_the_papers_recipe_trains_a_local_wavlm_with_measured_loss_weights(ser, 
     assert result.exit_code == 0, result.stderr
     assert "recipe mll" in result.stderr
     assert "loss weights, measured on the first batches" in result.stderr
+    assert "Loading weights" not in result.stderr
     facts = json.loads(Path("run/fold-1/done.json").read_text())
     assert facts["loss_weighting"] == "auto"
     first = read_csv(Path("run/fold-1/history.csv"))[0]

@@ -1,5 +1,6 @@
 """Pre-trained speech encoders of `transformers`, by hub id or local folder."""
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def load_pretrained(name: str) -> PretrainedEncoder:
     """
     from transformers import AutoConfig, AutoModel
 
+    _quieten_off_a_terminal()
     _refuse_wrong_folder(name)
     try:
         if not Path(name).is_dir():
@@ -151,6 +153,16 @@ def _require_speech_encoder(name: str, config: Any) -> None:
             f"encoder {name}: a {config.model_type} model, which is no encoder of speech waveforms\n"
             f"  choose one such as WavLM, HuBERT or wav2vec 2.0"
         )
+
+
+def _quieten_off_a_terminal() -> None:
+    """No bar for reading weights from disk; one for a download only where a person sees it."""
+    import transformers
+    from huggingface_hub.utils import disable_progress_bars
+
+    transformers.utils.logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def _refuse_wrong_folder(name: str) -> None:
