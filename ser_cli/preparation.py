@@ -1,24 +1,20 @@
-"""Prepare a corpus: list its recordings, decode each once, store all of them where training reads them."""
+"""Prepare a corpus: decode each of its recordings once, and store all of them where training reads them."""
 
 import csv
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from ser_cli import __version__
-from ser_cli.corpora import CORPORA, Corpus, Listing, find_corpus
+from ser_cli.corpora import CORPORA
 from ser_cli.data.audio import Recording, read_recording
-from ser_cli.data.manifest import Utterance, hash_manifest, read_user_manifest, write_manifest
+from ser_cli.data.manifest import Utterance, hash_manifest, write_manifest
 from ser_cli.data.store import (
     AUDIO_NAME,
     FORMAT_VERSION,
@@ -44,46 +40,14 @@ from ser_cli.errors import (
     count_of,
 )
 from ser_cli.files import write_atomically
-from ser_cli.home import corpus_folder, data_home, source_folder
-
-MANIFEST_CORPUS = "manifest"
-"""Stands for the reader's name where a user's own manifest was prepared."""
+from ser_cli.home import corpus_folder, data_home, hold_corpus
+from ser_cli.sources import DATASET_NAME, Source, list_known_corpus, list_manifest
 
 DECODED_AT_ONCE = 64
 """Recordings in memory together: enough to keep every core busy, few enough for any machine."""
 
 Progress = Callable[[int, int], None]
 """Told how many of how many recordings are decoded."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is to be prepared: listed, not yet decoded."""
-
-    name: str
-    corpus: str
-    labels: tuple[str, ...]
-    folder: Path
-    listing: Listing
-    expected_utterances: int | None = None
-    manifest: str = ""
-    """The user's own manifest; empty for a known corpus."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over labels and over path, size and time of every file."""
-        digest = hashlib.sha256(json.dumps([FORMAT_VERSION, self.labels]).encode())
-        for utterance in self.listing.utterances:
-            try:
-                status = Path(utterance.path).stat()
-                state = [status.st_size, status.st_mtime_ns]
-            except OSError:
-                state = []
-            row = [asdict(utterance), state]
-            digest.update(json.dumps(row).encode())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -95,65 +59,6 @@ class PreparationResult:
     """False where everything was there already."""
     missing: int
     """Utterances that a complete corpus has and this one lacks."""
-
-
-def list_known_corpus(name: str, source: Path | None) -> Source:
-    """List a corpus that is known by name.
-
-    Args:
-        name: as in `--dataset`.
-        source: folder of its recordings; None for a corpus that the package renders by itself.
-
-    Raises:
-        UnknownNameError: there is no such corpus.
-        UsageError: the folder is not given.
-        CorpusError: the folder is missing or holds no recording of this corpus.
-    """
-    corpus = find_corpus(name)
-    if source is None:
-        if corpus.render is None:
-            raise UsageError(
-                f"dataset {name!r} needs its recordings: give their folder with --source\n"
-                f"  layout: {corpus.layout}\n  to be had at: {corpus.homepage} ({corpus.licence})"
-            )
-        source = _rendered(corpus)
-    _require_folder(source)
-    listing = corpus.read(source)
-    if not listing.utterances:
-        found = "; ".join([*listing.notes, *listing.problems[:3]]) or "no audio file at all"
-        raise CorpusError(f"no recording of {name} found under {source}\n  expected: {corpus.layout}\n  found: {found}")
-    return Source(name, name, corpus.labels, source, listing, corpus.expected_utterances)
-
-
-def list_manifest(
-    manifest: Path, source: Path | None = None, name: str | None = None, labels: Sequence[str] | None = None
-) -> Source:
-    """List a user's own recordings.
-
-    Args:
-        manifest: CSV file; see `data/manifest.py` for its columns.
-        source: folder that paths start from; the manifest's own where None.
-        name: what `--dataset` will call it; the file's name without its suffix where None.
-        labels: the declared emotions in the order of the model's outputs; those that occur, sorted, where None.
-
-    Raises:
-        UsageError: the name cannot be a folder's, or is a known corpus's; the manifest is unusable.
-        ProblemsError: rows of the manifest that are wrong.
-    """
-    name = name or manifest.stem
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-' with --name")
-    if name in CORPORA:
-        raise UsageError(f"{name!r} is the name of a known corpus; choose another with --name")
-    folder = manifest.parent if source is None else source
-    _require_folder(folder)
-    utterances = read_user_manifest(manifest, folder, labels)
-    declared = tuple(labels) if labels else tuple(sorted({utterance.emotion for utterance in utterances}))
-    if len(set(declared)) != len(declared) or len(declared) < 2:
-        raise UsageError(
-            f"{manifest}: labels {', '.join(declared)}; at least two different emotions are needed, each named once"
-        )
-    return Source(name, MANIFEST_CORPUS, declared, folder, Listing(utterances), manifest=str(manifest.resolve()))
 
 
 def prepare(
@@ -172,7 +77,7 @@ def prepare(
     folder = corpus_folder(source.name)
     fingerprint = source.fingerprint
     missing = max(0, (source.expected_utterances or 0) - len(source.listing.utterances))
-    with _locked(source.name):
+    with hold_corpus(source.name):
         existing = read_preparation(folder)
         if existing and not force:
             if existing.fingerprint != fingerprint:
@@ -223,7 +128,7 @@ def open_dataset(
     if manifest is not None:
         return _open_manifest(manifest, progress, may_prepare)
     assert dataset is not None
-    if not _NAME.fullmatch(dataset):
+    if not DATASET_NAME.fullmatch(dataset):
         raise UsageError(f"{dataset!r} cannot name a dataset; a name has letters, digits, '.', '_' and '-'")
     if read_preparation(corpus_folder(dataset)) is None:
         if dataset not in CORPORA:
@@ -241,7 +146,7 @@ def open_dataset(
 def prepared_datasets() -> list[str]:
     """Names of the corpora that are prepared, sorted."""
     folder = corpus_folder("")
-    names = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    names = [path.name for path in folder.iterdir() if DATASET_NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(name for name in names if read_preparation(corpus_folder(name)))
 
 
@@ -280,24 +185,6 @@ def _unusable(source: Source, problems: Sequence[str]) -> ProblemsError:
         write_atomically(full_list, ("\n".join(problems) + "\n").encode())
     advice = "mend or remove them, or go on without them: --skip-unreadable; each is recorded"
     return ProblemsError(str(source.folder), problems, advice, full_list=full_list)
-
-
-@contextmanager
-def _locked(name: str) -> Iterator[None]:
-    """Hold a corpus against other processes that would prepare it at the same time."""
-    folder = corpus_folder(name)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / f".{folder.name}.lock")
-        lock.acquire()
-    except OSError as error:
-        raise SerError(
-            f"cannot write to the data home {folder.parent}: {error.strerror}\n  choose another with SER_HOME"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bool, progress: Progress | None) -> None:
@@ -383,25 +270,3 @@ def _put_in_place(building: Path, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         building.rename(folder)
-
-
-def _rendered(corpus: Corpus) -> Path:
-    """The recordings of a corpus that the package renders, rendered if they are not there yet."""
-    assert corpus.render is not None
-    folder = source_folder(corpus.name)
-    with _locked(corpus.name):
-        try:
-            if not folder.is_dir() or len(corpus.read(folder).utterances) != corpus.expected_utterances:
-                folder.mkdir(parents=True, exist_ok=True)
-                corpus.render(folder)
-        except OSError as error:
-            raise SerError(
-                f"cannot write to the data home {folder}: {error.strerror}\n  choose another with SER_HOME"
-            ) from error
-    return folder
-
-
-def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise UsageError(f"the source folder {folder} {what}; give the folder of the recordings with --source")

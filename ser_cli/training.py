@@ -131,27 +131,41 @@ def train_fold(
         records.append(record)
         _write_history(folder, records)
         observer.epoch_done(record)
+    setup.tested_model.load_state_dict(chosen_weights)
+    facts = {"initial_encoder_sha256": encoder_hash, "seconds": round(time.perf_counter() - began, 1)}
+    scores = _test(setup, corpus, fold, recipe, folder, chosen, facts)
+    observer.fold_done(fold, scores, chosen)
+
+
+def _test(
+    setup: "_Setup",
+    corpus: PreparedCorpus,
+    fold: Fold,
+    recipe: Recipe,
+    folder: FoldFolder,
+    epoch: int,
+    facts: dict[str, Any],
+) -> Scores:
+    """Test the chosen weights and write model, predictions and, last, the done-marker."""
     tested = setup.tested_model
-    tested.load_state_dict(chosen_weights)
     predictions = predict_stored(tested, corpus, fold.test, fold.index, recipe.training.batch_size)
     scores = _score(predictions, corpus.labels)
-    save_model(folder.folder, tested, chosen_weights, corpus.labels, recipe)
+    save_model(folder.folder, tested, setup.tested_weights(), corpus.labels, recipe)
     write_predictions(folder.predictions_path, predictions, corpus.labels)
     folder.finish(
         {
             "fold": fold.index,
-            "epoch": chosen,
+            "epoch": epoch,
             "selected_by": recipe.selection.by,
             "loss_weights": setup.criterion.weights.as_dict(),
             "loss_weighting": recipe.losses.weighting,
             "clips": {side: len(ids) for side, ids in fold.sides},
-            "initial_encoder_sha256": encoder_hash,
             "parameters": sum(p.numel() for p in setup.model.parameters()),
-            "seconds": round(time.perf_counter() - began, 1),
             "scores": asdict(scores),
+            **facts,
         }
     )
-    observer.fold_done(fold, scores, chosen)
+    return scores
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ser_cli"
-WORKFLOWS = {"preparation", "cross_validation", "training", "inference", "evaluation", "reports"}
+WORKFLOWS = {"sources", "preparation", "cross_validation", "training", "inference", "evaluation", "reports"}
 LIGHT = [
     "cli",
     "console",

@@ -12,7 +12,8 @@ from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
-    from ser_cli.preparation import PreparationResult, Source
+    from ser_cli.preparation import PreparationResult
+    from ser_cli.sources import Source
 
 EXAMPLES = options.examples(
     "ser prepare --dataset ravdess --source ~/corpora/ravdess",
@@ -53,7 +54,8 @@ def prepare(
     Prints the path of the manifest. The data home is the folder named by SER_HOME, else the platform's place for
     user data. Running it again does nothing where nothing changed.
     """
-    from ser_cli import preparation
+    from ser_cli import preparation, sources
+    from ser_cli.corpora import find_corpus
 
     console = Console(quiet, verbose)
     if (dataset is None) == (manifest is None):
@@ -61,13 +63,13 @@ def prepare(
     if dataset is not None:
         if name or labels:
             raise UsageError("--name and --labels go with --manifest; a known corpus has its own")
-        if dry_run and source is None and preparation.find_corpus(dataset).render:
+        if dry_run and source is None and find_corpus(dataset).render:
             console.say(f"{dataset}: its recordings would be rendered, then decoded")
             return
-        listed = preparation.list_known_corpus(dataset, source)
+        listed = sources.list_known_corpus(dataset, source)
     else:
         assert manifest is not None
-        listed = preparation.list_manifest(manifest, source, name, options.parse_labels(labels))
+        listed = sources.list_manifest(manifest, source, name, options.parse_labels(labels))
     for note in listed.listing.notes:
         console.say(f"{listed.name}: {note}")
     console.detail(f"labels: {', '.join(listed.labels)}; source: {listed.folder}")

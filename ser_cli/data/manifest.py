@@ -98,45 +98,25 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
     problems: list[str] = []
     utterances: list[Utterance] = []
     seen: dict[str, int] = {}
-    root = source.resolve()
     for number, row in rows:
-        where = f"line {number}"
-        if OVERFLOW in row:
-            problems.append(f"{where}: more values than columns; put text that holds commas into quotes")
-            continue
-        if "\0" in row["path"]:
-            problems.append(f"{where}: the path holds a NUL byte")
-            continue
-        empty = [column for column in REQUIRED_COLUMNS if not row[column]]
-        if empty:
-            problems.append(f"{where}: {', '.join(empty)} is empty")
-            continue
-        if labels is not None and row["emotion"] not in labels:
-            problems.append(
-                f"{where}: emotion {row['emotion']!r} is not among the declared {', '.join(labels)}"
-                f"{did_you_mean(row['emotion'], labels)}"
-            )
-            continue
-        audio = (root / row["path"]).resolve()
-        if not audio.is_relative_to(root):
-            problems.append(f"{where}: {row['path']} lies outside {source}; give the common folder with --source")
-            continue
+        problem = _problem_of(row, source, labels)
         identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
-        if identity in seen:
-            problems.append(f"{where}: id {identity!r} stands in line {seen[identity]} too")
+        if not problem and identity in seen:
+            problem = f"id {identity!r} stands in line {seen[identity]} too"
+        if problem:
+            problems.append(f"line {number}: {problem}")
             continue
         seen[identity] = number
-        known = {"id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s"}
         utterances.append(
             Utterance(
                 id=identity,
-                path=str(audio),
+                path=str((source.resolve() / row["path"]).resolve()),
                 emotion=row["emotion"],
                 speaker=row["speaker"],
                 session=row.get("session", ""),
                 gender=row.get("gender", ""),
                 text=row.get("text", ""),
-                extra=tuple((name, value) for name, value in row.items() if name not in known and value),
+                extra=tuple((name, value) for name, value in row.items() if name not in COLUMNS and value),
             )
         )
     if problems:
@@ -144,6 +124,23 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
     if not utterances:
         raise UsageError(f"{path}: no utterance; a header and at least one row are needed")
     return tuple(sorted(utterances, key=lambda utterance: utterance.id))
+
+
+def _problem_of(row: dict[str, str], source: Path, labels: Sequence[str] | None) -> str:
+    """What is wrong with one row, or nothing."""
+    if OVERFLOW in row:
+        return "more values than columns; put text that holds commas into quotes"
+    empty = [column for column in REQUIRED_COLUMNS if not row[column]]
+    if empty:
+        return f"{', '.join(empty)} is empty"
+    if labels is not None and row["emotion"] not in labels:
+        nearest = did_you_mean(row["emotion"], labels)
+        return f"emotion {row['emotion']!r} is not among the declared {', '.join(labels)}{nearest}"
+    if "\0" in row["path"]:
+        return "the path holds a NUL byte"
+    if not (source.resolve() / row["path"]).resolve().is_relative_to(source.resolve()):
+        return f"{row['path']} lies outside {source}; give the common folder with --source"
+    return ""
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

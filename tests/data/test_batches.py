@@ -8,7 +8,8 @@ import torch
 from ser_cli.data.batches import batch_bounds, evaluation_batches, make_batch, one_hot, training_batches
 from ser_cli.data.mixup import MixPlan
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.preparation import list_manifest, prepare
+from ser_cli.preparation import prepare
+from ser_cli.sources import list_manifest
 
 CLIPS = {
     # name: emotion, samples, Hz

@@ -1,0 +1,128 @@
+"""What is to be prepared: the recordings of a known corpus or of a user's manifest, listed and not yet decoded."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ser_cli.corpora import CORPORA, Corpus, Listing, find_corpus
+from ser_cli.data.manifest import read_user_manifest
+from ser_cli.data.store import FORMAT_VERSION
+from ser_cli.errors import CorpusError, SerError, UsageError
+from ser_cli.home import hold_corpus, source_folder
+
+MANIFEST_CORPUS = "manifest"
+"""Stands for the reader's name where a user's own manifest was prepared."""
+
+DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be prepared: listed, not yet decoded."""
+
+    name: str
+    corpus: str
+    labels: tuple[str, ...]
+    folder: Path
+    listing: Listing
+    expected_utterances: int | None = None
+    manifest: str = ""
+    """The user's own manifest; empty for a known corpus."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over labels and over path, size and time of every file."""
+        digest = hashlib.sha256(json.dumps([FORMAT_VERSION, self.labels]).encode())
+        for utterance in self.listing.utterances:
+            try:
+                status = Path(utterance.path).stat()
+                state = [status.st_size, status.st_mtime_ns]
+            except OSError:
+                state = []
+            row = [asdict(utterance), state]
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+
+def list_known_corpus(name: str, source: Path | None) -> Source:
+    """List a corpus that is known by name.
+
+    Args:
+        name: as in `--dataset`.
+        source: folder of its recordings; None for a corpus that the package renders by itself.
+
+    Raises:
+        UnknownNameError: there is no such corpus.
+        UsageError: the folder is not given.
+        CorpusError: the folder is missing or holds no recording of this corpus.
+    """
+    corpus = find_corpus(name)
+    if source is None:
+        if corpus.render is None:
+            raise UsageError(
+                f"dataset {name!r} needs its recordings: give their folder with --source\n"
+                f"  layout: {corpus.layout}\n  to be had at: {corpus.homepage} ({corpus.licence})"
+            )
+        source = _rendered(corpus)
+    _require_folder(source)
+    listing = corpus.read(source)
+    if not listing.utterances:
+        found = "; ".join([*listing.notes, *listing.problems[:3]]) or "no audio file at all"
+        raise CorpusError(f"no recording of {name} found under {source}\n  expected: {corpus.layout}\n  found: {found}")
+    return Source(name, name, corpus.labels, source, listing, corpus.expected_utterances)
+
+
+def list_manifest(
+    manifest: Path, source: Path | None = None, name: str | None = None, labels: Sequence[str] | None = None
+) -> Source:
+    """List a user's own recordings.
+
+    Args:
+        manifest: CSV file; see `data/manifest.py` for its columns.
+        source: folder that paths start from; the manifest's own where None.
+        name: what `--dataset` will call it; the file's name without its suffix where None.
+        labels: the declared emotions in the order of the model's outputs; those that occur, sorted, where None.
+
+    Raises:
+        UsageError: the name cannot be a folder's, or is a known corpus's; the manifest is unusable.
+        ProblemsError: rows of the manifest that are wrong.
+    """
+    name = name or manifest.stem
+    if not DATASET_NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-' with --name")
+    if name in CORPORA:
+        raise UsageError(f"{name!r} is the name of a known corpus; choose another with --name")
+    folder = manifest.parent if source is None else source
+    _require_folder(folder)
+    utterances = read_user_manifest(manifest, folder, labels)
+    declared = tuple(labels) if labels else tuple(sorted({utterance.emotion for utterance in utterances}))
+    if len(set(declared)) != len(declared) or len(declared) < 2:
+        raise UsageError(
+            f"{manifest}: labels {', '.join(declared)}; at least two different emotions are needed, each named once"
+        )
+    return Source(name, MANIFEST_CORPUS, declared, folder, Listing(utterances), manifest=str(manifest.resolve()))
+
+
+def _rendered(corpus: Corpus) -> Path:
+    """The recordings of a corpus that the package renders, rendered if they are not there yet."""
+    assert corpus.render is not None
+    folder = source_folder(corpus.name)
+    with hold_corpus(corpus.name):
+        try:
+            if not folder.is_dir() or len(corpus.read(folder).utterances) != corpus.expected_utterances:
+                folder.mkdir(parents=True, exist_ok=True)
+                corpus.render(folder)
+        except OSError as error:
+            raise SerError(
+                f"cannot write to the data home {folder}: {error.strerror}\n  choose another with SER_HOME"
+            ) from error
+    return folder
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise UsageError(f"the source folder {folder} {what}; give the folder of the recordings with --source")
