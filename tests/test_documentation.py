@@ -11,6 +11,7 @@ import typer
 from ser_cli.cli import app
 from ser_cli.recipe import load_recipe
 from ser_cli.reference import completion_scripts, manual_pages
+from tests.conftest import write_tone
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -71,6 +72,17 @@ def test_help_names_every_option(ser, verb):
     assert result.stderr == ""
     if verb:
         assert all(option in result.stdout for option in options_of(verb))
+
+
+def test_the_python_of_the_readme_runs():
+    write_tone(Path("happy.wav"), 700)
+    write_tone(Path("sad.wav"), 250)
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    names: dict = {}
+    exec(code, names)
+    assert names["weight"] == pytest.approx(1 / (1 + 10**0.5) * 2400 / len(names["happy"]))
+    assert names["frames"].grad.abs().sum() > 0
+    assert not names["frames"].grad[:, 40:].any()
 
 
 def test_every_setting_that_the_readme_names_exists():
