@@ -248,3 +248,21 @@ def test_a_first_ctrl_c_waits_for_the_step_and_a_second_does_not():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_do_not_spin_long_unless_told_to(monkeypatch, given, expected):
+    from ser_cli import __main__
+
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    monkeypatch.setattr(__main__, "run_app", lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")))
+    __main__.main()
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert seen == [expected]
