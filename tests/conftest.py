@@ -1,6 +1,7 @@
 """What tests share: a data home of their own, a corpus of tones, and `ser` as a user runs it."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -80,3 +81,9 @@ TINY = (
     *("--set", "conformer.mel_bands=16", "--set", "conformer.feed_forward_dim=16"),
 )
 """Options that make the built-in encoder small enough for a test."""
+
+
+def training_process(manifest: Path, output: str) -> list[str]:
+    """The command that trains two folds of a tiny model in a process of its own."""
+    command = [sys.executable, "-m", "ser_cli", "train", "--manifest", manifest, "--folds", "2", *TINY]
+    return [*map(str, command), "--output", output]

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from ser_cli import __version__
-from tests.conftest import TINY, write_tone_corpus
+from tests.conftest import TINY, training_process, write_tone_corpus
 
 
 def test_version_is_printed_alone(ser):
@@ -208,19 +207,7 @@ def test_verbose_says_where_settings_came_from(ser, tones):
 
 
 def test_ctrl_c_leaves_with_130_and_the_same_command_goes_on(tones, home):
-    command = [
-        sys.executable,
-        "-m",
-        "ser_cli",
-        "train",
-        "--manifest",
-        tones,
-        "--folds",
-        "2",
-        *TINY,
-        "--output",
-        "run",
-    ]
+    command = training_process(tones, "run")
     running = subprocess.Popen([*command, "--epochs", "2000"], stderr=subprocess.PIPE, text=True, env=os.environ)
     assert running.stderr is not None
     for line in running.stderr:

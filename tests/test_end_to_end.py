@@ -19,7 +19,7 @@ from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 from ser_cli.checkpoints import load_model
 from ser_cli.data.store import open_corpus
 from ser_cli.inference import predict_stored
-from tests.conftest import TINY
+from tests.conftest import TINY, training_process
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -196,19 +196,7 @@ def test_another_seed_gives_other_weights(ser, tones, trained):
 
 
 def test_folds_in_two_processes_end_as_one_run(ser, tones, trained, home):
-    command = [
-        sys.executable,
-        "-m",
-        "ser_cli",
-        "train",
-        "--manifest",
-        tones,
-        "--folds",
-        "2",
-        *TINY,
-        "--output",
-        "jobs",
-    ]
+    command = training_process(tones, "jobs")
     jobs = [subprocess.Popen([*command, "--fold", str(fold)], stderr=subprocess.PIPE, text=True) for fold in (1, 2)]
     told = [job.communicate()[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], told
