@@ -1,5 +1,6 @@
 """Train and test every fold of a protocol into one run directory."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
-from ser_cli.data.folds import Fold, Protocol, check_folds, choose_protocol, make_folds, write_folds
+from ser_cli.data.folds import Fold, check_folds, make_folds, write_folds
+from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision
 from ser_cli.errors import UsageError
@@ -18,7 +20,7 @@ from ser_cli.files import write_atomically
 from ser_cli.models.building import build_model
 from ser_cli.recipe import Recipe
 from ser_cli.reports import write_report
-from ser_cli.runs import Run, RunIdentity, open_or_create_run, write_environment
+from ser_cli.runs import Run, RunIdentity, open_or_create_run, write_environment, write_json
 from ser_cli.training import TrainingObserver, train_fold
 
 
@@ -42,6 +44,9 @@ class Plan:
             recipe=self.recipe_name,
             encoder=self.recipe.encoder.name,
             labels=self.corpus.labels,
+            label_set=self.corpus.preparation.label_set,
+            where=self.corpus.where,
+            targets=self.recipe.training.targets,
             folds=len(self.folds),
             protocol=self.protocol.name,
             protocol_hash=self.protocol.hash,
@@ -55,7 +60,8 @@ class Plan:
         """Where the run goes unless told otherwise: equal plans go to the same place."""
         identity = self.identity
         parts = dict.fromkeys((identity.dataset, identity.recipe, Path(identity.encoder).name))
-        digest = f"{int(identity.recipe_hash[:8], 16) ^ int(identity.protocol_hash[:8], 16):08x}"
+        decisive = (identity.recipe_hash, identity.protocol_hash, identity.manifest_hash, *identity.labels)
+        digest = hashlib.sha256("".join(decisive).encode()).hexdigest()[:8]
         return Path("runs") / "-".join([*filter(None, parts), digest])
 
 
@@ -148,6 +154,8 @@ def _write_preamble(run: Run, plan: Plan, accelerator: Accelerator) -> None:
     """What stands beside the folds; each file on its own, since a process may have been stopped in between."""
     if not run.environment_path.is_file():
         write_environment(run.environment_path, str(accelerator.device))
+    if not run.protocol_path.is_file():
+        write_json(run.protocol_path, plan.protocol.as_json())
     if not run.folds_path.is_file():
         write_folds(run.folds_path, plan.folds, plan.corpus)
     if not run.recipe_path.is_file():

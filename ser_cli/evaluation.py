@@ -1,5 +1,6 @@
 """Score a run from its predictions on disk: per fold, mean and standard deviation, pooled."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -19,6 +20,8 @@ class RunScores:
     identity: RunIdentity
     selected_by: str
     """How each fold's epoch was chosen: `validation`, `last`, or `test`."""
+    rule: str
+    """How the protocol divides the corpus, as a sentence."""
     folds: tuple[tuple[int, Scores], ...]
     mean: dict[str, float]
     """Over the folds that are done."""
@@ -49,6 +52,10 @@ class RunScores:
             "confusion": [list(row) for row in self.confusion],
             "protocol": self.identity.protocol,
             "protocol_hash": self.identity.protocol_hash,
+            "protocol_rule": self.rule,
+            "label_set": self.identity.label_set,
+            "where": list(self.identity.where),
+            "targets": self.identity.targets,
             "seed": self.identity.seed,
             "selected_by": self.selected_by,
             "missing_folds": self.missing_folds,
@@ -68,13 +75,19 @@ def evaluate_run(run: Run) -> RunScores:
             f"{run.folder}: no fold is done yet, so there is nothing to score\n  run the same `ser train` again"
         )
     predictions = {index: read_predictions(run.fold(index).predictions_path) for index in done}
-    folds = tuple((index, _score(predictions[index], identity.labels)[0]) for index in done)
+    facts = {index: run.fold(index).facts() for index in done}
+    folds = tuple(
+        (index, _score(predictions[index], identity.labels, facts[index].get("lacking", ()))[0]) for index in done
+    )
     everything = [prediction for index in done for prediction in predictions[index]]
-    pooled, confusion = _score(everything, identity.labels)
+    # While some folds are not done, an emotion that only they test is lacking in the pool too.
+    everywhere = set.intersection(*(set(facts[index].get("lacking", ())) for index in done))
+    pooled, confusion = _score(everything, identity.labels, sorted(everywhere))
     rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
     return RunScores(
         identity=identity,
-        selected_by=run.fold(done[0]).facts()["selected_by"],
+        selected_by=facts[done[0]]["selected_by"],
+        rule=run.protocol_rule(),
         folds=folds,
         mean={rate: fmean(values) for rate, values in rates.items()},
         std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
@@ -84,7 +97,7 @@ def evaluate_run(run: Run) -> RunScores:
 
 
 def _score(
-    predictions: list[Prediction] | tuple[Prediction, ...], labels: tuple[str, ...]
+    predictions: list[Prediction] | tuple[Prediction, ...], labels: tuple[str, ...], lacking: Sequence[str]
 ) -> tuple[Scores, tuple[tuple[int, ...], ...]]:
     confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
-    return score(confusion, labels), tuple(tuple(int(n) for n in row) for row in confusion)
+    return score(confusion, labels, lacking), tuple(tuple(int(n) for n in row) for row in confusion)

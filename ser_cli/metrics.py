@@ -39,24 +39,31 @@ def confusion_matrix(truth: Sequence[str], prediction: Sequence[str], labels: Se
     return matrix
 
 
-def score(confusion: NDArray[np.int64], labels: Sequence[str]) -> Scores:
+def score(confusion: NDArray[np.int64], labels: Sequence[str], lacking: Sequence[str] = ()) -> Scores:
     """WA, UA and macro F1 of a confusion matrix.
 
     With n_ij clips of class i predicted as j and C classes,
     WA = sum_i n_ii / sum_ij n_ij, UA = 1/C sum_i n_ii / sum_j n_ij and
     macro F1 = 1/C sum_i 2 n_ii / (sum_j n_ij + sum_j n_ji).
 
+    Args:
+        confusion: (labels, labels) counts, truth by row.
+        labels: the declared ones.
+        lacking: labels that may have no clip, as a protocol says of a tested speaker; UA and macro F1 are then the
+            means over the labels that do have clips.
+
     Raises:
-        SerError: a declared label has no clip, so its recall does not exist.
+        SerError: another declared label has no clip, so its recall does not exist.
     """
     support = confusion.sum(axis=1)
-    if (support == 0).any():
-        empty = labels[int(np.flatnonzero(support == 0)[0])]
-        raise SerError(f"cannot score: no clip of the declared label {empty!r}, so its recall does not exist")
-    correct = np.diagonal(confusion)
+    for label, clips in zip(labels, support, strict=True):
+        if clips == 0 and label not in lacking:
+            raise SerError(f"cannot score: no clip of the declared label {label!r}, so its recall does not exist")
+    there = support > 0
+    correct = np.diagonal(confusion)[there]
     return Scores(
         n=int(support.sum()),
         wa=float(correct.sum() / support.sum()),
-        ua=float((correct / support).mean()),
-        macro_f1=float((2 * correct / (support + confusion.sum(axis=0))).mean()),
+        ua=float((correct / support[there]).mean()),
+        macro_f1=float((2 * correct / (support + confusion.sum(axis=0))[there]).mean()),
     )

@@ -1,37 +1,38 @@
 """Prepare a corpus: decode each of its recordings once, and store all of them where training reads them."""
 
 import csv
-import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ser_cli import __version__
-from ser_cli.corpora import CORPORA
-from ser_cli.data.audio import Recording, read_recording
+from ser_cli.corpora import CORPORA, LabelSet
+from ser_cli.data.completeness import conflicting, describe_completeness, identical_recordings
 from ser_cli.data.manifest import Utterance, hash_manifest, write_manifest
+from ser_cli.data.selection import count_labels, select
 from ser_cli.data.store import (
-    AUDIO_NAME,
     FORMAT_VERSION,
     INDEX_NAME,
     MANIFEST_NAME,
-    MARKER_NAME,
+    REPORT_NAME,
+    SAMPLE_RATE_HZ,
     SKIPPED_NAME,
     Preparation,
     PreparedCorpus,
     StoredAudio,
     open_corpus,
     read_preparation,
+    read_report,
     write_audio_index,
+    write_preparation,
 )
+from ser_cli.decoding import Progress, decode_into, forget_journal
 from ser_cli.errors import (
     SHOWN_PROBLEMS,
-    AudioError,
     CorpusError,
     ProblemsError,
     SerError,
@@ -43,11 +44,8 @@ from ser_cli.files import write_atomically
 from ser_cli.home import corpus_folder, data_home, hold_corpus
 from ser_cli.sources import DATASET_NAME, Source, list_known_corpus, list_manifest
 
-DECODED_AT_ONCE = 64
-"""Recordings in memory together: enough to keep every core busy, few enough for any machine."""
-
-Progress = Callable[[int, int], None]
-"""Told how many of how many recordings are decoded."""
+MISSING_NAME = "missing.txt"
+"""Every id that a complete corpus has and this one lacks, as far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,27 @@ class PreparationResult:
     corpus: PreparedCorpus
     repeated: bool
     """False where everything was there already."""
-    missing: int
-    """Utterances that a complete corpus has and this one lacks."""
+    report: dict[str, Any]
+    """What a complete corpus holds and what was found; see `data/completeness.py`."""
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Utterances of each label that training tells apart unless told otherwise."""
+        return count_labels(self.corpus, _label_sets(self.corpus.preparation.corpus))
+
+
+def _label_sets(reader: str) -> tuple[LabelSet, ...]:
+    """The named label sets of a reader; none for a user's own manifest."""
+    return CORPORA[reader].label_sets if reader in CORPORA else ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a command takes of a prepared corpus; see `data/selection.py`."""
+
+    labels: str | None = None
+    where: tuple[str, ...] = ()
+    soft: bool = False
 
 
 def prepare(
@@ -67,7 +84,7 @@ def prepare(
     """Decode every recording of a source once and store the corpus under the data home.
 
     Runs again only where a source file, its label or its speaker changed. The corpus appears whole, by one
-    rename, or not at all.
+    rename, or not at all; what was decoded before an interruption is not decoded again.
 
     Raises:
         ProblemsError: recordings that cannot be used, all of them listed, unless `skip_unreadable`.
@@ -76,7 +93,6 @@ def prepare(
     """
     folder = corpus_folder(source.name)
     fingerprint = source.fingerprint
-    missing = max(0, (source.expected_utterances or 0) - len(source.listing.utterances))
     with hold_corpus(source.name):
         existing = read_preparation(folder)
         if existing and not force:
@@ -87,46 +103,53 @@ def prepare(
                     f"dataset {source.name!r} was prepared without {count_of(existing.skipped, 'recording')}, listed in"
                     f" {folder / SKIPPED_NAME}\n  take it as it is with --skip-unreadable, or mend them and use --force"
                 )
-            return PreparationResult(open_corpus(folder), repeated=False, missing=missing)
-        if source.listing.problems and not skip_unreadable:
-            raise _unusable(source, source.listing.problems)
-        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            if source.label_set != existing.label_set:
+                write_preparation(folder, replace(existing, labels=source.labels, label_set=source.label_set))
+            return PreparationResult(open_corpus(folder), repeated=False, report=read_report(folder))
+        building = folder.parent / f".{folder.name}.part"
         try:
             _build(building, source, fingerprint, skip_unreadable, progress)
-            building.chmod(0o755)
             _put_in_place(building, folder)
         except OSError as error:
             raise SerError(
                 f"cannot store {source.name} in {folder.parent}: {error.strerror or error}\n"
-                f"  free space there, or choose another place with SER_HOME"
+                f"  free space there, or choose another place with SER_HOME; what was decoded is kept"
             ) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    return PreparationResult(open_corpus(folder), repeated=True, missing=missing)
+    return PreparationResult(open_corpus(folder), repeated=True, report=read_report(folder))
 
 
 def open_dataset(
-    dataset: str | None, manifest: Path | None, progress: Progress | None = None, *, may_prepare: bool = True
+    dataset: str | None,
+    manifest: Path | None,
+    choice: Choice = Choice(),
+    progress: Progress | None = None,
+    *,
+    may_prepare: bool = True,
 ) -> PreparedCorpus:
-    """Open the corpus that a command names, preparing what can be prepared without being told where it lies.
+    """Open what a command names of a corpus, preparing what can be prepared without being told where it lies.
 
     The demo corpus is rendered, a manifest's recordings are decoded, where that was not done before.
 
     Args:
         dataset: name of a prepared corpus.
         manifest: a user's own manifest, in the place of a name.
+        choice: which utterances and labels.
         progress: told how decoding goes on.
         may_prepare: False only opens what is there.
 
     Raises:
-        UsageError: neither or both are given, or the name cannot be one.
-        UnknownNameError: there is no such dataset.
+        UsageError: neither or both are given, the name cannot be one, or the choice does not fit the corpus.
+        UnknownNameError: there is no such dataset, label set or column.
         CorpusError: the dataset is not prepared, or its name belongs to another manifest.
     """
     if (dataset is None) == (manifest is None):
         raise UsageError("give either --dataset NAME or --manifest FILE")
-    if manifest is not None:
-        return _open_manifest(manifest, progress, may_prepare)
+    whole = _open_manifest(manifest, progress, may_prepare) if manifest else _open_named(dataset, progress, may_prepare)
+    label_sets = _label_sets(whole.preparation.corpus)
+    return select(whole, label_sets, labels=choice.labels, where=choice.where, soft=choice.soft)
+
+
+def _open_named(dataset: str | None, progress: Progress | None, may_prepare: bool) -> PreparedCorpus:
     assert dataset is not None
     if not DATASET_NAME.fullmatch(dataset):
         raise UsageError(f"{dataset!r} cannot name a dataset; a name has letters, digits, '.', '_' and '-'")
@@ -188,77 +211,70 @@ def _unusable(source: Source, problems: Sequence[str]) -> ProblemsError:
 
 
 def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bool, progress: Progress | None) -> None:
-    """Decode everything into a folder that nobody reads yet."""
-    kept: list[Utterance] = []
-    entries: list[StoredAudio] = []
-    unusable: list[tuple[str, str]] = []
-    offset = 0
-    with (building / AUDIO_NAME).open("wb") as file:
-        for utterance, recording in _decode(source.listing.utterances, progress):
-            if isinstance(recording, AudioError):
-                unusable.append((utterance.path, str(recording)))
-                continue
-            data = recording.waveform.astype("<f4", copy=False).tobytes()
-            file.write(data)
-            samples = len(recording.waveform)
-            entries.append(
-                StoredAudio(
-                    utterance.id,
-                    offset,
-                    samples,
-                    hashlib.sha256(data).hexdigest(),
-                    recording.source_rate_hz,
-                    recording.source_channels,
-                )
-            )
-            kept.append(replace(utterance, duration_s=samples / 16_000))
-            offset += samples
-        file.flush()
-        os.fsync(file.fileno())
-    if unusable and not skip_unreadable:
-        raise _unusable(source, [reason for _, reason in unusable])
+    """Decode everything into a folder that nobody reads yet, its marker last."""
+    listing = source.listing
+    stored, unusable = decode_into(building, listing.utterances, progress)
+    paths = {utterance.id: utterance.path for utterance in listing.utterances}
+    skipped = [(paths[identity], reason) for identity, reason in unusable.items()]
+    if skipped and not skip_unreadable:
+        raise _unusable(source, [reason for _, reason in skipped])
+    decoded = [
+        replace(u, duration_s=stored[u.id].samples / SAMPLE_RATE_HZ) for u in listing.utterances if u.id in stored
+    ]
+    kept, conflicts = _without_conflicts(decoded, stored)
     if not kept:
-        raise CorpusError(f"{source.folder}: not one of {count_of(len(unusable), 'recording')} can be used")
-    skipped = [*unusable, *((problem.split(": ")[0], problem) for problem in source.listing.problems)]
+        raise CorpusError(f"{source.folder}: not one of {count_of(len(listing.utterances), 'recording')} can be used")
+    doubtful = [(problem.split(": ")[0], problem) for problem in listing.problems] + conflicts
+    audio = [stored[utterance.id] for utterance in kept]
+    missing = sorted({*listing.missing, *unusable})
+    report = describe_completeness(
+        kept,
+        audio,
+        counts=source.counts,
+        label_sets=_label_sets(source.corpus),
+        missing=missing,
+        skipped=skipped,
+        doubtful=doubtful,
+        notes=listing.notes,
+    )
     with (building / SKIPPED_NAME).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *skipped])
+        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *skipped, *doubtful])
+    write_atomically(building / REPORT_NAME, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(building / MISSING_NAME, "".join(f"{identity}\n" for identity in missing).encode())
     write_manifest(building / MANIFEST_NAME, kept)
-    write_audio_index(building / INDEX_NAME, entries)
+    write_audio_index(building / INDEX_NAME, audio)
+    forget_journal(building)
     preparation = Preparation(
         format_version=FORMAT_VERSION,
         name=source.name,
         corpus=source.corpus,
         labels=source.labels,
+        label_set=source.label_set,
         source=str(source.folder.resolve()),
         manifest=source.manifest,
         fingerprint=fingerprint,
-        manifest_hash=hash_manifest(kept, (entry.sha256 for entry in entries)),
+        manifest_hash=hash_manifest(kept, (entry.sha256 for entry in audio)),
         utterances=len(kept),
         skipped=len(skipped),
-        notes=source.listing.notes,
+        doubtful=len(doubtful),
         program_version=__version__,
     )
-    text = json.dumps(asdict(preparation), indent=1, ensure_ascii=False)
-    (building / MARKER_NAME).write_text(text, encoding="utf-8")
+    write_preparation(building, preparation)
 
 
-def _decode(
-    utterances: Sequence[Utterance], progress: Progress | None
-) -> Iterator[tuple[Utterance, Recording | AudioError]]:
-    """Decode in order, a few at a time on all cores; libsndfile and soxr release the interpreter lock."""
-
-    def attempt(utterance: Utterance) -> Recording | AudioError:
-        try:
-            return read_recording(Path(utterance.path))
-        except AudioError as error:
-            return error
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for start in range(0, len(utterances), DECODED_AT_ONCE):
-            chunk = utterances[start : start + DECODED_AT_ONCE]
-            yield from zip(chunk, pool.map(attempt, chunk), strict=True)
-            if progress:
-                progress(min(start + DECODED_AT_ONCE, len(utterances)), len(utterances))
+def _without_conflicts(
+    utterances: Sequence[Utterance], stored: dict[str, StoredAudio]
+) -> tuple[list[Utterance], list[tuple[str, str]]]:
+    """Leave out recordings that are the same, sample by sample, and are said to differ in speaker or emotion."""
+    by_id = {utterance.id: utterance for utterance in utterances}
+    doubtful: list[tuple[str, str]] = []
+    for ids in identical_recordings(utterances, stored):
+        group = [by_id[identity] for identity in ids]
+        if told := conflicting(group):
+            names = ", ".join(ids)
+            doubtful += [(u.path, f"{u.path}: the same recording stands there as {names}, with {told}") for u in group]
+    left_out = {path for path, _ in doubtful}
+    return [utterance for utterance in utterances if utterance.path not in left_out], doubtful
 
 
 def _put_in_place(building: Path, folder: Path) -> None:

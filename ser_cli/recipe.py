@@ -179,6 +179,8 @@ class TrainingSettings(_Section):
     """Passes over the training side."""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Clips per step; at least 2, since contrast and batch normalisation need a second one."""
+    targets: Literal["hard", "soft"] = "hard"
+    """`hard` learns the raters' verdict; `soft` the share of votes for each label, where the corpus has them."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the encoder's arithmetic; `auto` is bfloat16 on a GPU that has it, else float32."""
     weight_average: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ser_cli.evaluation import RATES, RunScores
 from ser_cli.files import write_atomically
-from ser_cli.runs import Run, write_json
+from ser_cli.runs import Run, RunIdentity, write_json
 
 HEADER = ("fold", "clips", "WA %", "UA %", "macro F1 %")
 
@@ -44,13 +44,20 @@ def write_report(run: Run, scores: RunScores) -> None:
     parts = [
         f"# {identity.dataset}, recipe {identity.recipe}, encoder {identity.encoder}",
         SELECTION_SENTENCES[scores.selected_by],
-        f"Protocol {identity.protocol} (hash {identity.protocol_hash[:12]}), seed {identity.seed}. "
+        _selection_sentence(identity),
+        f"Protocol {identity.protocol} (hash {identity.protocol_hash[:12]}), seed {identity.seed}: {scores.rule}.",
         "WA is accuracy, UA the mean recall over the emotions; std is the sample standard deviation over folds.",
         _markdown(HEADER, score_rows(scores)),
         "Confusion, counts over all folds:",
         _markdown(header, rows),
     ]
     write_atomically(run.folder / "report.md", ("\n\n".join(parts) + "\n").encode())
+
+
+def _selection_sentence(identity: RunIdentity) -> str:
+    where = f"; only utterances with {' and '.join(identity.where)}" if identity.where else ""
+    targets = "; learnt from the raters' votes, scored against their verdict" if identity.targets == "soft" else ""
+    return f"Labels {identity.label_set}: {', '.join(identity.labels)}{where}{targets}."
 
 
 def _percent(rates: Sequence[float]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
       run.json          what was asked for: dataset, protocol, labels, hashes
       recipe.toml       the resolved recipe; `--recipe RUN/recipe.toml` repeats it
       environment.json  versions, device and command of the process that made the run
+      protocol.json     which groups each fold tests, where that comes from, and its hash
       folds.csv         every utterance's side in every fold
       fold-1/           history.csv, model.safetensors, model.json, predictions.csv, environment.json, done.json
       scores.json       written by whichever process finishes the last fold
@@ -29,7 +30,7 @@ from ser_cli.errors import RunError
 from ser_cli.files import write_atomically
 
 IDENTITY_NAME = "run.json"
-RUN_FILES = ("recipe.toml", "environment.json", "folds.csv", "scores.json", "report.md")
+RUN_FILES = ("recipe.toml", "environment.json", "protocol.json", "folds.csv", "scores.json", "report.md")
 PACKAGES = ("torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "soundfile", "soxr")
 
 
@@ -41,6 +42,12 @@ class RunIdentity:
     recipe: str
     encoder: str
     labels: tuple[str, ...]
+    label_set: str
+    """As `--labels` takes it."""
+    where: tuple[str, ...]
+    """Conditions that the utterances fulfil, as `--where` takes them."""
+    targets: str
+    """What was learnt: the verdict (`hard`) or the raters' votes (`soft`)."""
     folds: int
     protocol: str
     protocol_hash: str
@@ -71,6 +78,20 @@ class Run:
         return self.folder / "folds.csv"
 
     @property
+    def protocol_path(self) -> Path:
+        """The protocol, as data."""
+        return self.folder / "protocol.json"
+
+    def protocol_rule(self) -> str:
+        """How the protocol divides the corpus, as a sentence."""
+        try:
+            return str(json.loads(self.protocol_path.read_text(encoding="utf-8"))["rule"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(
+                f"{self.protocol_path} is missing or damaged ({error})\n  the same `ser train` again writes it anew"
+            ) from None
+
+    @property
     def scores_path(self) -> Path:
         """The scores over all folds."""
         return self.folder / "scores.json"
@@ -87,7 +108,7 @@ class Run:
         """
         try:
             values = json.loads((self.folder / IDENTITY_NAME).read_text(encoding="utf-8"))
-            return RunIdentity(**{**values, "labels": tuple(values["labels"])})
+            return RunIdentity(**{**values, "labels": tuple(values["labels"]), "where": tuple(values["where"])})
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{self.folder} holds no run: no {IDENTITY_NAME} there\n  give the folder that `ser train` printed"

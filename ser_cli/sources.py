@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ser_cli.corpora import CORPORA, Corpus, Listing, find_corpus
+from ser_cli.corpora import CORPORA, Corpus, ExpectedCounts, Listing, find_corpus
 from ser_cli.data.manifest import read_user_manifest
+from ser_cli.data.selection import find_label_set
 from ser_cli.data.store import FORMAT_VERSION
 from ser_cli.errors import CorpusError, SerError, UsageError
 from ser_cli.home import hold_corpus, source_folder
@@ -26,16 +27,24 @@ class Source:
     name: str
     corpus: str
     labels: tuple[str, ...]
+    """The emotions that are told apart unless a command chooses others."""
     folder: Path
     listing: Listing
-    expected_utterances: int | None = None
+    label_set: str = ""
+    """The label set's name or list; empty for a user's own manifest, whose labels are all its emotions."""
     manifest: str = ""
     """The user's own manifest; empty for a known corpus."""
 
     @property
+    def counts(self) -> ExpectedCounts | None:
+        """What a complete corpus holds; None where nobody counted."""
+        return CORPORA[self.corpus].counts if self.corpus in CORPORA else None
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over labels and over path, size and time of every file."""
-        digest = hashlib.sha256(json.dumps([FORMAT_VERSION, self.labels]).encode())
+        """SHA-256 over path, size and time of every file, what was left out, and a manifest's own labels."""
+        decisive = [FORMAT_VERSION, self.labels if self.manifest else (), self.listing.problems]
+        digest = hashlib.sha256(json.dumps(decisive).encode())
         for utterance in self.listing.utterances:
             try:
                 status = Path(utterance.path).stat()
@@ -47,32 +56,29 @@ class Source:
         return digest.hexdigest()
 
 
-def list_known_corpus(name: str, source: Path | None) -> Source:
+def list_known_corpus(name: str, source: Path | None, labels: str | None = None) -> Source:
     """List a corpus that is known by name.
 
     Args:
         name: as in `--dataset`.
-        source: folder of its recordings; None for a corpus that the package renders by itself.
+        source: folder of its recordings; None for one that was downloaded or that the package renders by itself.
+        labels: the label set that is meant unless a command chooses another; None for the papers'.
 
     Raises:
-        UnknownNameError: there is no such corpus.
+        UnknownNameError: there is no such corpus or label set.
         UsageError: the folder is not given.
         CorpusError: the folder is missing or holds no recording of this corpus.
     """
     corpus = find_corpus(name)
     if source is None:
-        if corpus.render is None:
-            raise UsageError(
-                f"dataset {name!r} needs its recordings: give their folder with --source\n"
-                f"  layout: {corpus.layout}\n  to be had at: {corpus.homepage} ({corpus.licence})"
-            )
-        source = _rendered(corpus)
+        source = _rendered(corpus) if corpus.render else _downloaded(corpus)
     _require_folder(source)
     listing = corpus.read(source)
     if not listing.utterances:
-        found = "; ".join([*listing.notes, *listing.problems[:3]]) or "no audio file at all"
+        found = "; ".join([*listing.problems[:3], *listing.notes]) or "no audio file at all"
         raise CorpusError(f"no recording of {name} found under {source}\n  expected: {corpus.layout}\n  found: {found}")
-    return Source(name, name, corpus.labels, source, listing, corpus.expected_utterances)
+    chosen = find_label_set(name, listing.utterances, corpus.label_sets, labels or corpus.label_sets[0].name)
+    return Source(name, name, chosen.labels, source, listing, label_set=chosen.name)
 
 
 def list_manifest(
@@ -112,13 +118,25 @@ def _rendered(corpus: Corpus) -> Path:
     folder = source_folder(corpus.name)
     with hold_corpus(corpus.name):
         try:
-            if not folder.is_dir() or len(corpus.read(folder).utterances) != corpus.expected_utterances:
+            if not folder.is_dir() or corpus.read(folder).missing:
                 folder.mkdir(parents=True, exist_ok=True)
                 corpus.render(folder)
         except OSError as error:
             raise SerError(
                 f"cannot write to the data home {folder}: {error.strerror}\n  choose another with SER_HOME"
             ) from error
+    return folder
+
+
+def _downloaded(corpus: Corpus) -> Path:
+    """Where `--download` left the recordings of a corpus."""
+    folder = source_folder(corpus.name)
+    if not folder.is_dir():
+        download = " or --download" if corpus.download else ""
+        raise UsageError(
+            f"dataset {corpus.name!r} needs its recordings: give their folder with --source{download}\n"
+            f"  layout: {corpus.layout}\n  to be had at: {corpus.homepage} ({corpus.licence})"
+        )
     return folder
 
 

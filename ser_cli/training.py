@@ -149,7 +149,7 @@ def _test(
     """Test the chosen weights and write model, predictions and, last, the done-marker."""
     tested = setup.tested_model
     predictions = predict_stored(tested, corpus, fold.test, fold.index, recipe.training.batch_size)
-    scores = _score(predictions, corpus.labels)
+    scores = _score(predictions, corpus.labels, fold.lacking)
     save_model(folder.folder, tested, setup.tested_weights(), corpus.labels, recipe)
     write_predictions(folder.predictions_path, predictions, corpus.labels)
     folder.finish(
@@ -161,6 +161,7 @@ def _test(
             "loss_weighting": recipe.losses.weighting,
             "clips": {side: len(ids) for side, ids in fold.sides},
             "parameters": sum(p.numel() for p in setup.model.parameters()),
+            "lacking": list(fold.lacking),
             "scores": asdict(scores),
             **facts,
         }
@@ -344,11 +345,12 @@ def _judge(setup: _Setup, corpus: PreparedCorpus, fold: Fold, recipe: Recipe) ->
     if not ids:
         return None
     predictions = predict_stored(setup.tested_model, corpus, ids, fold.index, recipe.training.batch_size)
-    return _score(predictions, corpus.labels)
+    return _score(predictions, corpus.labels, fold.lacking if recipe.selection.by == "test" else ())
 
 
-def _score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
-    return score(confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels), labels)
+def _score(predictions: Sequence[Prediction], labels: Sequence[str], lacking: Sequence[str]) -> Scores:
+    confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
+    return score(confusion, labels, lacking)
 
 
 def _require_finite(values: dict[str, float], fold: Fold, epoch: int, step: int, batch: Batch) -> None:

@@ -54,7 +54,7 @@ def test_one_plain_line_per_epoch_off_a_terminal(trained):
 def test_a_run_directory_holds_everything(trained):
     run = Path("run")
     names = {str(path.relative_to(run)) for path in run.rglob("[!.]*") if path.is_file()}
-    expected = {"run.json", "recipe.toml", "environment.json", "folds.csv", "scores.json", "report.md"}
+    expected = {"run.json", "recipe.toml", "environment.json", "protocol.json", "folds.csv", "scores.json", "report.md"}
     for fold in (1, 2):
         expected |= {
             f"fold-{fold}/{name}"

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ser_cli.commands import options
+from ser_cli.commands.completeness import say_report
 from ser_cli.commands.progress import counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
+    from ser_cli.corpora import Corpus
     from ser_cli.preparation import PreparationResult
     from ser_cli.sources import Source
 
@@ -37,8 +39,16 @@ def prepare(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="A,B,…", help="The emotions of a manifest, in order (default: those that occur, sorted)."),
+        typer.Option(
+            metavar="NAME|A,B,…",
+            help="What training tells apart unless told otherwise: a corpus's label set, such as 4, or a manifest's"
+            " emotions in order (default: the papers' set; those that occur, sorted).",
+        ),
     ] = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Fetch the recordings of an openly licensed corpus first; resumes."),
+    ] = False,
     skip_unreadable: Annotated[
         bool,
         typer.Option("--skip-unreadable", help="Go on without recordings that cannot be used; record which."),
@@ -51,25 +61,18 @@ def prepare(
 ) -> None:
     """Decode a corpus once to 16 kHz mono and store it where training reads it at memory speed.
 
-    Prints the path of the manifest. The data home is the folder named by SER_HOME, else the platform's place for
-    user data. Running it again does nothing where nothing changed.
+    Prints the path of the manifest, and on stderr what a complete corpus would hold and what was found. The data
+    home is the folder named by SER_HOME, else the platform's place for user data. Running it again does nothing
+    where nothing changed; interrupted, it goes on where it was.
     """
-    from ser_cli import preparation, sources
-    from ser_cli.corpora import find_corpus
+    from ser_cli import preparation
 
     console = Console(quiet, verbose)
     if (dataset is None) == (manifest is None):
         raise UsageError("give either --dataset NAME or --manifest FILE")
-    if dataset is not None:
-        if name or labels:
-            raise UsageError("--name and --labels go with --manifest; a known corpus has its own")
-        if dry_run and source is None and find_corpus(dataset).render:
-            console.say(f"{dataset}: its recordings would be rendered, then decoded")
-            return
-        listed = sources.list_known_corpus(dataset, source)
-    else:
-        assert manifest is not None
-        listed = sources.list_manifest(manifest, source, name, options.parse_labels(labels))
+    listed = _list(console, dataset, manifest, source, name, labels, download=download, dry_run=dry_run)
+    if listed is None:
+        return
     for note in listed.listing.notes:
         console.say(f"{listed.name}: {note}")
     console.detail(f"labels: {', '.join(listed.labels)}; source: {listed.folder}")
@@ -80,18 +83,72 @@ def prepare(
         return
     with counting_bar(console, f"decoding {listed.name}", "clip") as progress:
         result = preparation.prepare(listed, skip_unreadable=skip_unreadable, force=force, progress=progress)
-    _say_result(console, result, listed)
+    if not result.repeated:
+        console.say(f"{listed.name}: already prepared, nothing changed")
+    say_report(console, result)
     if json:
-        console.result_json(_as_json(result, listed))
+        console.result_json(_as_json(result))
     else:
         console.result(str(result.corpus.folder / "manifest.csv"))
+
+
+def _list(
+    console: Console,
+    dataset: str | None,
+    manifest: Path | None,
+    source: Path | None,
+    name: str | None,
+    labels: str | None,
+    *,
+    download: bool,
+    dry_run: bool,
+) -> "Source | None":
+    """What is to be prepared, fetched first where that was asked for; None where a dry run cannot tell more."""
+    from ser_cli import sources
+    from ser_cli.corpora import find_corpus
+
+    if manifest is not None:
+        if download:
+            raise UsageError("--download goes with --dataset; a manifest's recordings are yours")
+        return sources.list_manifest(manifest, source, name, options.parse_labels(labels))
+    assert dataset is not None
+    corpus = find_corpus(dataset)
+    if name:
+        raise UsageError("--name goes with --manifest; a known corpus has its own")
+    if download:
+        if source is not None:
+            raise UsageError("--download brings the recordings, --source says where they are: give one of them")
+        _fetch(console, corpus, dry_run=dry_run)
+    if dry_run and source is None and (download or corpus.render):
+        console.say(f"{dataset}: its recordings would be {'fetched' if download else 'rendered'}, then decoded")
+        return None
+    return sources.list_known_corpus(dataset, source, labels)
+
+
+def _fetch(console: Console, corpus: "Corpus", *, dry_run: bool) -> None:
+    """Show the licence, then bring the recordings."""
+    from ser_cli.corpora import CORPORA
+    from ser_cli.downloading import describe_download, download_corpus
+
+    if corpus.download is None:
+        open_ones = ", ".join(known.name for known in CORPORA.values() if known.download)
+        raise UsageError(
+            f"{corpus.name} cannot be downloaded by a program: {corpus.how_to_get or corpus.homepage}"
+            f" ({corpus.licence})\n  then: ser prepare --dataset {corpus.name} --source DIR\n"
+            f"  openly licensed at a stable address: {open_ones}"
+        )
+    for line in describe_download(corpus):
+        console.say(line)
+    if not dry_run:
+        with counting_bar(console, f"fetching {corpus.name}", "B") as progress:
+            download_corpus(corpus.name, corpus.download, progress)
 
 
 def _say_listing(console: Console, listed: "Source") -> None:
     found = len(listed.listing.utterances)
     counts = Counter(utterance.emotion for utterance in listed.listing.utterances)
     console.say(f"{listed.name}: {count_of(found, 'recording')} would be decoded")
-    console.say("  " + ", ".join(f"{label} {counts[label]}" for label in listed.labels))
+    console.say("  " + ", ".join(f"{emotion} {number}" for emotion, number in sorted(counts.items())))
     for problem in listed.listing.problems:
         console.warn(problem)
 
@@ -100,61 +157,30 @@ def _listing_as_json(listed: "Source") -> dict[str, Any]:
     return {
         "dataset": listed.name,
         "utterances": len(listed.listing.utterances),
-        "expected": listed.expected_utterances,
+        "expected": listed.counts.utterances if listed.counts else None,
         "labels": list(listed.labels),
         "problems": list(listed.listing.problems),
         "notes": list(listed.listing.notes),
+        "missing_ids": list(listed.listing.missing),
     }
 
 
-def _say_result(console: Console, result: "PreparationResult", listed: "Source") -> None:
-    from ser_cli.data.manifest import total_hours
-
-    corpus = result.corpus
-    if not result.repeated:
-        console.say(f"{corpus.name}: already prepared, nothing changed")
-    counts = Counter(utterance.emotion for utterance in corpus.utterances)
-    speakers = {utterance.speaker for utterance in corpus.utterances}
-    formats = Counter((a.source_rate_hz, a.source_channels) for a in corpus.audio)
-    console.table(
-        f"{corpus.name}:",
-        {
-            "clips": f"{len(corpus.utterances):,} ({total_hours(corpus.utterances):.2f} h)",
-            "speakers": len(speakers),
-            "emotions": ", ".join(f"{label} {counts[label]}" for label in corpus.labels),
-            "as found": ", ".join(
-                f"{number:,} at {rate} Hz with {count_of(channels, 'channel')}"
-                for (rate, channels), number in sorted(formats.items())
-            ),
-        },
-    )
-    if corpus.preparation.skipped:
-        console.warn(
-            f"{count_of(corpus.preparation.skipped, 'recording')} left out; "
-            f"which and why: {corpus.folder / 'skipped.csv'}"
-        )
-    if result.missing:
-        console.warn(
-            f"a complete {corpus.name} has {listed.expected_utterances:,} clips; {result.missing:,} were not found"
-        )
-
-
-def _as_json(result: "PreparationResult", listed: "Source") -> dict[str, Any]:
-    from ser_cli.data.manifest import total_hours
-
-    corpus = result.corpus
-    counts = Counter(utterance.emotion for utterance in corpus.utterances)
+def _as_json(result: "PreparationResult") -> dict[str, Any]:
+    """The report with what a program asks first."""
+    corpus, report = result.corpus, result.report
+    preparation = corpus.preparation
     return {
         "dataset": corpus.name,
         "manifest": str(corpus.folder / "manifest.csv"),
-        "utterances": len(corpus.utterances),
-        "expected": listed.expected_utterances,
-        "missing": result.missing,
-        "skipped": corpus.preparation.skipped,
-        "hours": round(total_hours(corpus.utterances), 4),
-        "speakers": len({utterance.speaker for utterance in corpus.utterances}),
-        "labels": {label: counts[label] for label in corpus.labels},
-        "notes": list(corpus.preparation.notes),
-        "manifest_hash": corpus.preparation.manifest_hash,
+        "speakers": len(report["speaker"]),
+        "hours": report["duration"]["hours"],
+        "label_set": preparation.label_set,
+        "labels": result.labels,
+        "manifest_hash": preparation.manifest_hash,
         "already_prepared": not result.repeated,
+        **report,
+        "skipped": preparation.skipped,
+        "doubtful": preparation.doubtful,
+        "skipped_files": report["skipped"],
+        "doubtful_files": report["doubtful"],
     }

@@ -22,6 +22,13 @@ EXAMPLES = options.examples(
 )
 
 
+class Targets(StrEnum):
+    """What the model learns of an utterance."""
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
 class Selection(StrEnum):
     """How each fold's epoch is chosen."""
 
@@ -46,6 +53,25 @@ def train(
     protocol: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Folds by name, such as ravdess-6-balanced, or `seeded`, `seeded-sessions`."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|A,B+C,…",
+            help="Label set of the corpus, such as 4, or emotions in order; + merges (default: the papers').",
+        ),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Keep utterances whose column fulfils it: scenario=improvised, speaker!=01F,01M, duration_s<=20;"
+            " may be given several times.",
+        ),
+    ] = None,
+    targets: Annotated[
+        Targets | None,
+        typer.Option(metavar="hard|soft", help="Learn the raters' verdict, or the share of their votes."),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -79,6 +105,9 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="Run folder (default: runs/, named by what decides the result)."),
     ] = None,
+    check_text: Annotated[
+        bool, typer.Option("--check-text", help="Warn of texts that are said on both sides of a fold.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete another run that lies in the output folder.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -98,6 +127,7 @@ def train(
         encoder__name=encoder,
         training__epochs=epochs,
         training__batch_size=batch_size,
+        training__targets=targets.value if targets else None,
         selection__by=select.value if select else None,
         seed=seed,
     )
@@ -113,12 +143,15 @@ def train(
 
     require_working_torch()
     from ser_cli.cross_validation import cross_validate, plan_cross_validation
-    from ser_cli.preparation import open_dataset
+    from ser_cli.preparation import Choice, open_dataset
 
+    choice = Choice(labels, tuple(where or ()), soft=resolved.training.targets == "soft")
     with counting_bar(console, "preparing", "clip") as progress:
-        corpus = open_dataset(dataset, manifest, progress, may_prepare=not dry_run)
+        corpus = open_dataset(dataset, manifest, choice, progress, may_prepare=not dry_run)
     plan = plan_cross_validation(corpus, resolved, Path(name).stem, folds=folds, protocol=protocol, wanted=fold or ())
     folder = output or plan.default_folder
+    if check_text:
+        _warn_of_repeated_texts(console, plan)
     if dry_run:
         _describe(console, plan, folder)
         return
@@ -143,9 +176,14 @@ def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool
         f"{corpus.name}: {count_of(len(corpus.utterances), 'clip')}, {count_of(speakers, 'speaker')}, "
         f"{count_of(len(corpus.labels), 'emotion')}; protocol {plan.protocol.name}"
     )
+    chosen = corpus.preparation.label_set
+    filtered = f", only {' and '.join(corpus.where)}" if corpus.where else ""
+    learnt = ", learnt from the raters' votes" if corpus.soft_labels is not None else ""
+    console.say(f"labels {chosen}: {', '.join(corpus.labels)}{filtered}{learnt}")
     console.say(f"recipe {plan.recipe_name}, encoder {recipe.encoder.name}, run folder {folder}")
     console.detail(f"run folder {'named by what decides the result' if was_default else 'from --output'}")
     console.detail(f"folds: {plan.protocol.source}")
+    console.detail(f"folds: {plan.protocol.rule}")
     if recipe.selection.by == "test":
         console.insist(
             "each fold's epoch will be chosen on its test side (--select test); "
@@ -156,13 +194,30 @@ def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool
 def _describe(console: Console, plan: "Plan", folder: Path) -> None:
     """The resolved recipe and the folds, on stdout."""
     console.result(f"# run folder: {folder}")
-    console.result(f"# protocol: {plan.protocol.name}")
+    console.result(f"# protocol: {plan.protocol.name} {plan.protocol.hash[:12]}: {plan.protocol.rule}")
+    console.result(f"# labels: {plan.corpus.preparation.label_set}: {', '.join(plan.corpus.labels)}")
+    for condition in plan.corpus.where:
+        console.result(f"# where: {condition}")
     for fold in plan.folds:
         speakers = [
             f"{side} {' '.join(sorted({plan.corpus.by_id[i].speaker for i in ids}))}" for side, ids in fold.sides if ids
         ]
         console.result(f"# fold {fold.index}: {'; '.join(speakers)}")
     console.result(plan.recipe.as_toml().rstrip())
+
+
+def _warn_of_repeated_texts(console: Console, plan: "Plan") -> None:
+    from ser_cli.data.folds import repeated_texts
+
+    repeated = repeated_texts(plan.folds, plan.corpus)
+    if not repeated:
+        known = sum(bool(utterance.text) for utterance in plan.corpus.utterances)
+        console.say(f"texts: none is said on both sides of a fold ({known:,} clips have a text)")
+    for found in repeated:
+        console.warn(
+            f"fold {found.fold}: {found.clips:,} of {found.tested:,} tested clips say what training clips say,"
+            f" such as {found.example!r}; a model may learn the words in the place of the emotion"
+        )
 
 
 def _say_scores(console: Console, run: "Run") -> None:

@@ -1,12 +1,12 @@
 """The corpora that `ser` reads by name: one file each, one line each in the registry below."""
 
 from ser_cli.corpora import demo, ravdess
-from ser_cli.corpora.corpus import Corpus, Listing
+from ser_cli.corpora.corpus import Corpus, ExpectedCounts, LabelSet, Listing
 from ser_cli.errors import UnknownNameError
 
 CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in (ravdess.CORPUS, demo.CORPUS)}
 
-__all__ = ["CORPORA", "Corpus", "Listing", "find_corpus"]
+__all__ = ["CORPORA", "Corpus", "ExpectedCounts", "LabelSet", "Listing", "find_corpus"]
 
 
 def find_corpus(name: str) -> Corpus:

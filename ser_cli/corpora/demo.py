@@ -35,7 +35,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ser_cli.corpora.corpus import Corpus, Listing, audio_files
+from ser_cli.corpora.corpus import Corpus, Listing, keep
+from ser_cli.corpora.files import AUDIO_SUFFIXES, walk
 from ser_cli.corpora.synthesis import SAMPLE_RATE_HZ, Correlates, Voice, synthesise
 from ser_cli.data.manifest import Utterance
 from ser_cli.files import write_atomically
@@ -202,7 +203,7 @@ def read(source: Path) -> Listing:
     voices = {voice.id: voice for voice in SPEAKERS}
     utterances: list[Utterance] = []
     problems: list[str] = []
-    for path in audio_files(source):
+    for path in walk(source).with_suffix(*AUDIO_SUFFIXES):
         place = path.relative_to(source).as_posix()
         match = _NAME.fullmatch(path.stem)
         voice = voices.get(match["speaker"]) if match else None
@@ -220,7 +221,13 @@ def read(source: Path) -> Listing:
                 text=spoken_text(voice, match["emotion"], int(match["take"])),
             )
         )
-    return Listing(tuple(sorted(utterances, key=lambda utterance: utterance.id)), tuple(problems))
+    there = {utterance.id for utterance in utterances}
+    complete = (f"{v.id}-{emotion}-{take}" for v in SPEAKERS for emotion in LABELS for take in range(1, TAKES + 1))
+    return Listing(
+        tuple(sorted(utterances, key=lambda utterance: utterance.id)),
+        tuple(problems),
+        missing=tuple(sorted(set(complete) - there)),
+    )
 
 
 CORPUS = Corpus(
@@ -228,9 +235,8 @@ CORPUS = Corpus(
     title="Demo: synthetic emotional speech, rendered by ser itself",
     licence="made by this program; no rights reserved",
     homepage="",
-    labels=LABELS,
+    label_sets=(keep("4", *LABELS),),
     read=read,
-    expected_utterances=len(SPEAKERS) * len(LABELS) * TAKES,
     layout=LAYOUT,
     render=render,
 )

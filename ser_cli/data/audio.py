@@ -1,5 +1,6 @@
 """Recordings as they lie on disk, decoded to what everything else works on: 16 kHz, mono, float32."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,15 @@ SAMPLE_RATE_HZ = 16_000
 MIN_DURATION_S = 0.025
 """One analysis window: the receptive field of wav2vec 2.0's convolutions is 400 samples at 16 kHz."""
 
+VIDEO_SUFFIXES = (".m4a", ".mp4", ".mov", ".mkv", ".webm", ".avi")
+"""Containers that libsndfile does not know; FFmpeg's libraries decode their sound. Compared in lower case."""
+
+_SHORT_DATA = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
+"""What libsndfile's log says of a WAV, AIFF or AU file whose header promises more than there is."""
+
+_STREAMED = 0x7FFF_0000
+"""Sizes from here on are the placeholders of programs that write to a pipe and cannot go back to the header."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -25,22 +35,19 @@ class Recording:
     source_channels: int
 
 
-def read_recording(path: Path) -> Recording:
+def read_recording(path: Path | str) -> Recording:
     """Decode a file, average its channels and resample it to 16 kHz.
 
-    Raises:
-        AudioError: the file is missing, cannot be decoded, lasts less than 25 ms, holds only silence, or
-            holds values that are not finite.
-    """
-    import soundfile
+    The sound of a video file is mixed down to mono by FFmpeg's own matrix, which knows what each channel of 5.1
+    sound is for.
 
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        # soundfile raises TypeError for a .raw file, which has no header; MemoryError where a header lies.
-        raise AudioError(f"{path}: cannot be decoded ({_reason(error, path)})") from None
-    channels = samples.shape[1]
-    waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1, dtype=np.float32)
+    Raises:
+        AudioError: the file is missing, cannot be decoded, ends before its header says, lasts less than 25 ms,
+            holds only silence, or holds values that are not finite.
+    """
+    path = Path(path)
+    decode = _decode_video if path.suffix.lower() in VIDEO_SUFFIXES else _decode_audio
+    waveform, rate, source_rate_hz, channels = decode(path)
     if not np.isfinite(waveform).all():
         raise AudioError(f"{path}: holds values that are not finite numbers")
     duration_s = len(waveform) / rate
@@ -52,7 +59,53 @@ def read_recording(path: Path) -> Recording:
         import soxr
 
         waveform = soxr.resample(waveform, rate, SAMPLE_RATE_HZ, quality="HQ")
-    return Recording(np.ascontiguousarray(waveform, dtype=np.float32), rate, channels)
+    return Recording(np.ascontiguousarray(waveform, dtype=np.float32), source_rate_hz, channels)
+
+
+def _decode_audio(path: Path) -> tuple[NDArray[np.float32], int, int, int]:
+    """(samples,) mono, its rate, and rate and channels of the file."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            samples = file.read(dtype="float32", always_2d=True)
+            rate, declared, log = file.samplerate, file.frames, file.extra_info
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        # soundfile raises TypeError for a .raw file, which has no header; MemoryError where a header lies.
+        raise AudioError(f"{path}: cannot be decoded ({_reason(error, path)})") from None
+    channels = samples.shape[1]
+    for match in _SHORT_DATA.finditer(log):
+        size, there = int(match[1]), int(match[2])
+        if size < _STREAMED and there:
+            # libsndfile reads such a file without a word, as a shorter clip.
+            declared = max(declared, len(samples) * size // there)
+    if (declared - len(samples)) / rate > MIN_DURATION_S:
+        raise AudioError(
+            f"{path}: is truncated, its header promises {declared / rate:.2f} s and"
+            f" {len(samples) / rate:.2f} s are there"
+        )
+    waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1, dtype=np.float32)
+    return waveform, rate, rate, channels
+
+
+def _decode_video(path: Path) -> tuple[NDArray[np.float32], int, int, int]:
+    """The first sound track of a video or MPEG-4 file; as `_decode_audio`."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{path}: has no sound track")
+            stream = container.streams.audio[0]
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+            frames = [out for frame in container.decode(stream) for out in resampler.resample(frame)]
+            frames += resampler.resample(None)
+            source_rate_hz, channels = stream.rate, stream.channels
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise AudioError(f"{path}: cannot be decoded ({_reason(error, path)})") from None
+    parts = [frame.to_ndarray().reshape(-1) for frame in frames]
+    waveform = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+    return waveform.astype(np.float32, copy=False), SAMPLE_RATE_HZ, source_rate_hz, channels
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_cli.data.mixup import MixPlan, mix_energy_adaptive, mix_targets
@@ -29,13 +28,6 @@ class Batch:
         return Batch(self.ids, *(t.to(device, non_blocking=True) for t in (self.waveforms, self.lengths, self.targets)))
 
 
-def one_hot(corpus: PreparedCorpus, identity: str) -> NDArray[np.float32]:
-    """(classes,) label of an utterance."""
-    row = np.zeros(len(corpus.labels), dtype=np.float32)
-    row[corpus.labels.index(corpus.by_id[identity].emotion)] = 1
-    return row
-
-
 def make_batch(corpus: PreparedCorpus, ids: Sequence[str], plans: Sequence[MixPlan | None] | None = None) -> Batch:
     """Read clips, mix what is planned, and pad to the longest.
 
@@ -46,7 +38,7 @@ def make_batch(corpus: PreparedCorpus, ids: Sequence[str], plans: Sequence[MixPl
     """
     lengths = [corpus.length(identity) for identity in ids]
     waveforms = np.zeros((len(ids), max(lengths)), dtype=np.float32)
-    targets = np.stack([one_hot(corpus, identity) for identity in ids])
+    targets = np.stack([corpus.target(identity) for identity in ids])
     for row, (identity, plan) in enumerate(zip(ids, plans or [None] * len(ids), strict=True)):
         waveform = corpus.waveform(identity)
         if plan is not None:
@@ -58,7 +50,7 @@ def make_batch(corpus: PreparedCorpus, ids: Sequence[str], plans: Sequence[MixPl
                 plan.length,
                 plan.snr_db,
             )
-            targets[row] = mix_targets(targets[row], one_hot(corpus, plan.interfering), weight)
+            targets[row] = mix_targets(targets[row], corpus.target(plan.interfering), weight)
         waveforms[row, : len(waveform)] = waveform
     return Batch(tuple(ids), torch.from_numpy(waveforms), torch.tensor(lengths), torch.from_numpy(targets))
 

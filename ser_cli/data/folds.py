@@ -1,55 +1,24 @@
 """Folds that cannot leak: who is tested when is chosen by speaker or session, never by clip.
 
-Choosing is apart from applying: a `Protocol` says which groups each fold tests, and is data with a hash;
-`make_folds` turns it into ids; `check_folds` proves again, from the ids alone, that nothing crosses.
+Choosing is apart from applying: a `Protocol` (data/protocols.py) says which groups each fold tests, and is data
+with a hash; `make_folds` turns it into ids; `check_folds` proves again, from the ids alone, that nothing crosses.
 """
 
 import csv
-import hashlib
 import io
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from ser_cli.data.manifest import Utterance
+from ser_cli.data.protocols import VALIDATION_SHARE, Protocol
+from ser_cli.data.selection import value_of
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.errors import FoldError, UnknownNameError, UsageError, count_of
+from ser_cli.errors import SHOWN_PROBLEMS, FoldError, count_of
 from ser_cli.files import write_atomically
-
-SEEDED = "seeded"
-"""Names the protocol that is dealt from the speakers at hand rather than read from a shipped file."""
-
-SEEDED_SESSIONS = "seeded-sessions"
-"""The same, dealt from whole sessions: for dialogues, where a partner is heard in the background."""
-
-DEFAULT_FOLDS = 5
-"""Folds of a corpus without a shipped protocol, where it has that many speakers."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Which speakers or sessions each fold tests."""
-
-    name: str
-    version: int
-    unit: str
-    """`speaker` or `session`: what never stands on both sides of a fold."""
-    source: str
-    """Where the definition comes from."""
-    test: tuple[tuple[str, ...], ...]
-    """The tested groups of each fold, fold 1 first."""
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of what decides the folds; equal hashes mean comparable results."""
-        decisive = [self.name, self.version, self.unit, self.test]
-        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -61,54 +30,13 @@ class Fold:
     validation: tuple[str, ...]
     """Chooses the epoch; empty where the recipe takes the last one."""
     test: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
+    """Emotions without a clip on the test side, which the protocol lets be; UA is over the others."""
 
     @property
     def sides(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The three sides with their names."""
         return (("train", self.train), ("validation", self.validation), ("test", self.test))
-
-
-@cache
-def shipped_protocols(corpus: str) -> tuple[Protocol, ...]:
-    """The protocols that ship for a corpus, its standard one first."""
-    file = resources.files("ser_cli.corpora.protocols") / f"{corpus}.json"
-    if not file.is_file():
-        return ()
-    return tuple(
-        Protocol(p["name"], p["version"], p["unit"], p["source"], tuple(map(tuple, p["test"])))
-        for p in json.loads(file.read_text(encoding="utf-8"))
-    )
-
-
-def choose_protocol(corpus: PreparedCorpus, name: str | None, folds: int | None, seed: int) -> Protocol:
-    """The protocol that a command asks for.
-
-    Args:
-        corpus: its speakers are dealt where no shipped protocol is meant.
-        name: a shipped protocol, `seeded` or `seeded-sessions`; None for the standard one with `folds` folds.
-        folds: how many folds; None for the standard protocol's number.
-        seed: deals the speakers of a seeded protocol.
-
-    Raises:
-        UnknownNameError: no protocol of this corpus has that name.
-        UsageError: the number of folds does not fit the protocol or the number of speakers.
-        FoldError: the corpus lacks speakers that the protocol tests.
-    """
-    shipped = shipped_protocols(corpus.preparation.corpus)
-    if folds is not None and folds < 2:
-        raise UsageError(f"--folds {folds}: at least 2 folds are needed, to train on one side and test on the other")
-    if name is None:
-        standard = [p for p in shipped if folds in (None, len(p.test))]
-        # A part of a corpus never gets other folds under a number that readers take for the published ones.
-        return _require_groups(corpus, standard[0]) if standard else _deal(corpus, "speaker", folds, seed)
-    if name in (SEEDED, SEEDED_SESSIONS):
-        return _deal(corpus, "speaker" if name == SEEDED else "session", folds, seed)
-    chosen = next((p for p in shipped if p.name == name), None)
-    if chosen is None:
-        raise UnknownNameError("protocol", name, [*(p.name for p in shipped), SEEDED, SEEDED_SESSIONS])
-    if folds not in (None, len(chosen.test)):
-        raise UsageError(f"--folds {folds}: protocol {name} has {len(chosen.test)} folds; leave --folds out")
-    return _require_groups(corpus, chosen)
 
 
 def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speakers: int, seed: int) -> tuple[Fold, ...]:
@@ -119,7 +47,8 @@ def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speaker
         corpus: what is divided.
         validation_speakers: speakers held out of the training side, alternating genders where known; a
             session protocol holds out whole sessions until it has as many. At most a third of the training
-            side is taken. 0 holds nothing out.
+            side is taken. 0 holds nothing out. A protocol that fixes its validation groups, or holds out
+            utterances because too few groups are left, does that instead.
         seed: chooses the validation groups, separately for each fold.
 
     Raises:
@@ -127,44 +56,86 @@ def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speaker
     """
     members: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in corpus.utterances:
-        members[_group(utterance, protocol.unit)].append(utterance)
+        members[value_of(utterance, protocol.unit)].append(utterance)
     folds = []
     for index, tested in enumerate(protocol.test, start=1):
-        train_groups = sorted(set(members) - set(tested))
-        held_out: tuple[str, ...] = ()
-        if validation_speakers:
-            rng = np.random.default_rng([seed, index])
-            held_out = _hold_out(index, train_groups, members, validation_speakers, corpus.labels, protocol, rng)
-        train = [u.id for group in train_groups if group not in held_out for u in members[group]]
-        validation = [u.id for group in held_out for u in members[group]]
-        test = [u.id for group in tested for u in members[group]]
-        folds.append(Fold(index, *(tuple(sorted(side)) for side in (train, validation, test))))
+        fixed = protocol.validation[index - 1] if protocol.validation else ()
+        left_out = protocol.left_out[index - 1] if protocol.left_out else ()
+        rng = np.random.default_rng([seed, index])
+        train = [u for group in sorted(set(members) - {*tested, *fixed, *left_out}) for u in members[group]]
+        validation = [u for group in fixed for u in members[group]]
+        if validation_speakers and not fixed:
+            train, validation = _hold_out(index, train, validation_speakers, corpus.labels, protocol, rng)
+        test = [u for group in tested for u in members[group]]
+        sides = [tuple(sorted(u.id for u in side)) for side in (train, validation, test)]
+        lacking = tuple(label for label in _missing_labels(test, corpus.labels) if label in protocol.lacking)
+        folds.append(Fold(index, sides[0], sides[1], sides[2], lacking))
     return tuple(folds)
 
 
 def check_folds(folds: Sequence[Fold], corpus: PreparedCorpus, protocol: Protocol) -> None:
     """Prove that no group and no recording crosses a fold and that every side has every emotion.
 
+    Speakers, sessions, dialogues (a column `dialog`) and identical recordings may stand on one side of a fold
+    only, but for what the protocol says otherwise of speakers, sessions and dialogues.
+
     Raises:
-        FoldError: names the fold and the speaker, session, recording or emotion.
+        FoldError: names the fold and the pairs, or the emotion that a side lacks.
     """
     for fold in folds:
-        _check_crossing(fold, corpus, "speaker", lambda u: u.speaker)
-        if protocol.unit == "session":
-            _check_crossing(fold, corpus, "session", lambda u: u.session)
+        for what in ("speaker", "session", "dialog"):
+            if what not in protocol.crossing:
+                heard_in_validation = protocol.validation_by == "utterance"
+                _check_crossing(fold, corpus, what, _value_of(what), heard_in_validation=heard_in_validation)
         _check_crossing(fold, corpus, "recording", lambda u: corpus.audio_hash(u.id))
         for side, ids in fold.sides:
-            missing = _missing_labels((corpus.by_id[i] for i in ids), corpus.labels)
+            known = fold.lacking if side == "test" else ()
+            missing = [e for e in _missing_labels((corpus.by_id[i] for i in ids), corpus.labels) if e not in known]
             if missing and not (side == "validation" and not ids):
                 raise FoldError(
                     f"fold {fold.index}: no {' and no '.join(missing)} in {side} ({count_of(len(ids), 'clip')})\n"
-                    f"  every side of a fold needs every declared emotion: use fewer folds, another --protocol,"
-                    f" or a corpus without these clips"
+                    f"  every side of a fold needs every declared emotion: use fewer folds, another --protocol or"
+                    f" --labels, or a corpus without these clips"
                 )
     tested = [identity for fold in folds for identity in fold.test]
     if len(tested) != len(set(tested)):
         twice = next(i for i in tested if tested.count(i) > 1)
         raise FoldError(f"utterance {twice} is tested in more than one fold; folds must not overlap in test")
+
+
+def _value_of(what: str) -> Callable[[Utterance], str]:
+    return lambda utterance: value_of(utterance, what)
+
+
+@dataclass(frozen=True)
+class RepeatedText:
+    """How much of what is said on a test side was said on its training side too."""
+
+    fold: int
+    clips: int
+    """Tested clips whose text is among those of the training side."""
+    tested: int
+    """Tested clips whose text is known."""
+    example: str
+
+
+def repeated_texts(folds: Sequence[Fold], corpus: PreparedCorpus) -> list[RepeatedText]:
+    """Find texts that are said on both sides of a fold: a model might learn the words in the place of the emotion.
+
+    Compared in lower case and without punctuation. Scripted corpora repeat theirs by design.
+    """
+    found = []
+    for fold in folds:
+        trained = {_plain_text(corpus.by_id[i]) for i in (*fold.train, *fold.validation)} - {""}
+        tested = [identity for identity in fold.test if _plain_text(corpus.by_id[identity])]
+        repeated = [identity for identity in tested if _plain_text(corpus.by_id[identity]) in trained]
+        if repeated:
+            found.append(RepeatedText(fold.index, len(repeated), len(tested), corpus.by_id[repeated[0]].text))
+    return found
+
+
+def _plain_text(utterance: Utterance) -> str:
+    return " ".join("".join(c if c.isalnum() else " " for c in utterance.text.lower()).split())
 
 
 def write_folds(path: Path, folds: Iterable[Fold], corpus: PreparedCorpus) -> None:
@@ -180,74 +151,46 @@ def write_folds(path: Path, folds: Iterable[Fold], corpus: PreparedCorpus) -> No
     write_atomically(path, text.getvalue().encode())
 
 
-def _group(utterance: Utterance, unit: str) -> str:
-    return utterance.session if unit == "session" else utterance.speaker
-
-
-def _speakers_lacking(corpus: PreparedCorpus, protocol: Protocol) -> list[str]:
-    present = {_group(utterance, protocol.unit) for utterance in corpus.utterances}
-    return sorted({group for groups in protocol.test for group in groups} - present)
-
-
-def _require_groups(corpus: PreparedCorpus, protocol: Protocol) -> Protocol:
-    lacking = _speakers_lacking(corpus, protocol)
-    if lacking:
-        raise FoldError(
-            f"protocol {protocol.name} tests {count_of(len(lacking), protocol.unit)} that the prepared"
-            f" {corpus.name} lacks: {', '.join(lacking[:10])}{' …' if len(lacking) > 10 else ''}\n"
-            f"  prepare the whole corpus, or deal the speakers at hand: --protocol {SEEDED} --folds K"
-        )
-    return protocol
-
-
-def _deal(corpus: PreparedCorpus, unit: str, folds: int | None, seed: int) -> Protocol:
-    """Deal shuffled groups to folds in turn; speakers one gender after the other, so that each fold has both."""
-    if unit == "session" and not all(utterance.session for utterance in corpus.utterances):
-        raise FoldError(
-            f"protocol {SEEDED_SESSIONS}: some utterances of {corpus.name} name no session\n"
-            f"  fill the column session of the manifest, or deal speakers: --protocol {SEEDED}"
-        )
-    genders = {_group(u, unit): u.gender if unit == "speaker" else "" for u in corpus.utterances}
-    folds = folds or min(DEFAULT_FOLDS, len(genders))
-    if folds > len(genders) or len(genders) < 2:
-        raise UsageError(
-            f"--folds {folds}: the corpus has {count_of(len(genders), unit)}, and each fold must test at least one\n"
-            f"  use --folds {len(genders)} or fewer; at least two {unit}s are needed"
-        )
-    rng = np.random.default_rng(seed)
-    groups = sorted(genders)
-    rng.shuffle(groups)
-    groups.sort(key=lambda group: genders[group])
-    return Protocol(
-        name=f"{SEEDED}-{folds}-of-{len(groups)}-{unit}s-seed-{seed}",
-        version=1,
-        unit=unit,
-        source=f"{unit}s shuffled by the seed and dealt to the folds in turn",
-        test=tuple(tuple(sorted(groups[k::folds])) for k in range(folds)),
-    )
-
-
 def _hold_out(
     index: int,
-    train_groups: Sequence[str],
-    members: dict[str, list[Utterance]],
+    train: Sequence[Utterance],
     speakers: int,
     labels: Sequence[str],
     protocol: Protocol,
     rng: np.random.Generator,
-) -> tuple[str, ...]:
-    """Choose validation groups that have every emotion, taking at most a third of the training side."""
-    most = len(train_groups) // 3 if len(train_groups) > 2 else len(train_groups) - 1
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Part a training side: what is trained on, and what chooses the epoch."""
+    if protocol.validation_by == "utterance":
+        return _hold_out_utterances(train, rng)
+    unit = protocol.unit if protocol.validation_by == "group" else protocol.validation_by
+    members: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in train:
+        members[value_of(utterance, unit)].append(utterance)
+    held = set(_choose_groups(index, members, unit, speakers, labels, rng))
+    return [u for u in train if value_of(u, unit) not in held], [u for u in train if value_of(u, unit) in held]
+
+
+def _choose_groups(
+    index: int,
+    members: dict[str, list[Utterance]],
+    unit: str,
+    speakers: int,
+    labels: Sequence[str],
+    rng: np.random.Generator,
+) -> list[str]:
+    """Draw validation groups that have every emotion between them, at most a third of the training side's."""
+    groups = sorted(members)
+    most = len(groups) // 3 if len(groups) > 2 else len(groups) - 1
     if most < 1:
         raise FoldError(
-            f"fold {index}: only {count_of(len(train_groups), protocol.unit)} to train on, none can be held out to"
+            f"fold {index}: only {count_of(len(groups), unit)} to train on, none can be held out to"
             f" choose the epoch\n  train to the last epoch: --select last"
         )
     for _ in range(100):
-        order = [str(group) for group in rng.permutation(train_groups)]
+        order = [str(group) for group in rng.permutation(groups)]
         by_gender: dict[str, list[str]] = defaultdict(list)
         for group in order:
-            by_gender[members[group][0].gender if protocol.unit == "speaker" else ""].append(group)
+            by_gender[members[group][0].gender if unit == "speaker" else ""].append(group)
         queues = sorted(by_gender.values(), key=lambda queue: order.index(queue[0]))
         chosen: list[str] = []
         held: set[str] = set()
@@ -257,11 +200,26 @@ def _hold_out(
                     chosen.append(queue.pop(0))
                     held |= {utterance.speaker for utterance in members[chosen[-1]]}
         if not _missing_labels((u for group in chosen for u in members[group]), labels):
-            return tuple(sorted(chosen))
+            return chosen
     raise FoldError(
-        f"fold {index}: no {count_of(most, protocol.unit)} of the training side have every emotion between them\n"
+        f"fold {index}: no {count_of(most, unit)} of the training side have every emotion between them\n"
         f"  hold out more with --set selection.validation_speakers=N, or train to the last epoch: --select last"
     )
+
+
+def _hold_out_utterances(
+    train: Sequence[Utterance], rng: np.random.Generator
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Part a training side: a share of the clips of each speaker and emotion, drawn, chooses the epoch."""
+    cells: dict[tuple[str, str], list[Utterance]] = defaultdict(list)
+    for utterance in sorted(train, key=lambda utterance: utterance.id):
+        cells[utterance.speaker, utterance.emotion].append(utterance)
+    held = {
+        cell[position].id
+        for _, cell in sorted(cells.items())
+        for position in rng.permutation(len(cell))[: round(VALIDATION_SHARE * len(cell))]
+    }
+    return [u for u in train if u.id not in held], [u for u in train if u.id in held]
 
 
 def _missing_labels(utterances: Iterable[Utterance], labels: Sequence[str]) -> list[str]:
@@ -269,15 +227,41 @@ def _missing_labels(utterances: Iterable[Utterance], labels: Sequence[str]) -> l
     return [label for label in labels if label not in present]
 
 
-def _check_crossing(fold: Fold, corpus: PreparedCorpus, what: str, key) -> None:  # type: ignore[no-untyped-def]
-    first_side: dict[str, tuple[str, str]] = {}
+def _check_crossing(
+    fold: Fold,
+    corpus: PreparedCorpus,
+    what: str,
+    key: Callable[[Utterance], str],
+    *,
+    heard_in_validation: bool = False,
+) -> None:
+    first: dict[str, tuple[str, str]] = {}
+    pairs: dict[str, tuple[str, str, str, str]] = {}
     for side, ids in fold.sides:
         for identity in ids:
             value = key(corpus.by_id[identity])
-            other_side, other_id = first_side.setdefault(value, (side, identity))
-            if other_side != side:
-                named = f"{what} {value}" if what != "recording" else f"the same recording, {other_id} and {identity},"
-                raise FoldError(
-                    f"fold {fold.index} has {named} in both {other_side} and {side}\n"
-                    f"  folds must not share a {what}: correct the {what}s of the corpus, or leave one out"
-                )
+            if not value:
+                continue
+            other_side, other_id = first.setdefault(value, (side, identity))
+            if other_side != side and not (heard_in_validation and side == "validation"):
+                pairs.setdefault(value, (other_id, other_side, identity, side))
+    if not pairs:
+        return
+    lines = []
+    for value, (other_id, other_side, identity, side) in list(pairs.items())[:SHOWN_PROBLEMS]:
+        named = f"{what} {value}" if what != "recording" else f"the same recording, {other_id} and {identity},"
+        told = f": {other_id} and {identity}" if what != "recording" else ""
+        lines.append(f"fold {fold.index} has {named} in both {other_side} and {side}{told}")
+    if len(pairs) > SHOWN_PROBLEMS:
+        lines.append(f"and {count_of(len(pairs) - SHOWN_PROBLEMS, what)} more")
+    lines.append(f"folds must not share a {what}: correct the {what}s of the corpus, {_ADVICE[what]}")
+    raise FoldError("\n  ".join(lines))
+
+
+_ADVICE = {
+    "speaker": "leave some out with --where, or take another --protocol",
+    "session": "keep sessions together with --protocol seeded-sessions, or name them apart where each speaker's"
+    " are numbered anew",
+    "dialog": "keep sessions together with --protocol seeded-sessions, or leave some out with --where",
+    "recording": "or leave one out",
+}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ser_cli.data import votes
 from ser_cli.errors import ProblemsError, UsageError, did_you_mean
 from ser_cli.files import write_atomically
 
@@ -93,7 +94,7 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
         raise UsageError(
             f"{path}: no column {', '.join(repr(m) for m in missing)}{did_you_mean(missing[0], header)}\n"
             f"  found: {', '.join(header) or 'an empty first line'}\n"
-            f"  needed: {', '.join(REQUIRED_COLUMNS)}; also read: id, session, gender, text"
+            f"  needed: {', '.join(REQUIRED_COLUMNS)}; also read: id, session, gender, text, votes"
         )
     problems: list[str] = []
     utterances: list[Utterance] = []
@@ -140,6 +141,14 @@ def _problem_of(row: dict[str, str], source: Path, labels: Sequence[str] | None)
         return "the path holds a NUL byte"
     if not (source.resolve() / row["path"]).resolve().is_relative_to(source.resolve()):
         return f"{row['path']} lies outside {source}; give the common folder with --source"
+    return _problem_of_votes(row.get(votes.COLUMN, ""))
+
+
+def _problem_of_votes(text: str) -> str:
+    try:
+        votes.parse_votes(text)
+    except ValueError as error:
+        return f"votes {text!r}: {error}"
     return ""
 
 
@@ -168,13 +177,14 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
 
 
 def hash_manifest(utterances: Iterable[Utterance], audio_hashes: Iterable[str]) -> str:
-    """SHA-256 over what decides a result: ids, labels, speakers, sessions, genders and the decoded audio.
+    """SHA-256 over what decides a result: ids, labels, speakers, sessions, genders, votes and the decoded audio.
 
     Where the recordings lay on disk does not enter, so that the same corpus has one hash on every machine.
     """
     digest = hashlib.sha256()
     for utterance, audio_hash in zip(utterances, audio_hashes, strict=True):
-        row = (utterance.id, utterance.emotion, utterance.speaker, utterance.session, utterance.gender, audio_hash)
+        row = [utterance.id, utterance.emotion, utterance.speaker, utterance.session, utterance.gender, audio_hash]
+        row += (text for column, text in utterance.extra if column == votes.COLUMN)
         digest.update("\x1f".join(row).encode() + b"\n")
     return digest.hexdigest()
 

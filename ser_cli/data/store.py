@@ -5,6 +5,7 @@
       audio.f32       every waveform after the other, float32 little-endian, 16 kHz mono
       audio.csv       id, offset and length in samples, SHA-256 of the samples, rate and channels of the source
       skipped.csv     what was left out and why
+      report.json     what a complete corpus would hold and what was found
       prepared.json   written last: its presence says that the rest is whole
 
 `audio.f32` is mapped, not read: training touches it at memory speed, and any number of processes on one
@@ -14,9 +15,11 @@ machine share a single copy of it in memory. Float32 keeps what the decoder gave
 import csv
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +27,15 @@ from numpy.typing import NDArray
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.manifest import Utterance, read_prepared_manifest
 from ser_cli.errors import CorpusError
+from ser_cli.files import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MANIFEST_NAME = "manifest.csv"
 AUDIO_NAME = "audio.f32"
 INDEX_NAME = "audio.csv"
 SKIPPED_NAME = "skipped.csv"
+REPORT_NAME = "report.json"
 MARKER_NAME = "prepared.json"
 
 AUDIO_DTYPE = np.dtype("<f4")
@@ -59,6 +64,9 @@ class Preparation:
     corpus: str
     """The reader's name, or `manifest`."""
     labels: tuple[str, ...]
+    """The emotions that are told apart unless a command chooses others: a user's own, or a label set's."""
+    label_set: str
+    """The label set's name or list, as `--labels` takes it; empty for a user's own manifest."""
     source: str
     """The folder of the recordings."""
     manifest: str
@@ -68,7 +76,9 @@ class Preparation:
     manifest_hash: str
     utterances: int
     skipped: int
-    notes: tuple[str, ...]
+    """Recordings that could not be used."""
+    doubtful: int
+    """Files that were left out because their identity is in doubt."""
     program_version: str
 
 
@@ -82,6 +92,10 @@ class PreparedCorpus:
     """Sorted by id."""
     audio: tuple[StoredAudio, ...]
     """In the order of `utterances`."""
+    where: tuple[str, ...] = ()
+    """The conditions by which these utterances were chosen; see `data/selection.py`."""
+    soft_labels: Mapping[str, NDArray[np.float32]] | None = None
+    """(classes,) per id where a model is to learn the raters' votes; None where it learns `emotion` alone."""
 
     @property
     def name(self) -> str:
@@ -119,6 +133,14 @@ class PreparedCorpus:
         entry = self._audio_by_id[identity]
         return self._samples[entry.offset : entry.offset + entry.samples]
 
+    def target(self, identity: str) -> NDArray[np.float32]:
+        """(classes,) what a model is to learn of an utterance: the votes where they were chosen, else one-hot."""
+        if self.soft_labels is not None:
+            return self.soft_labels[identity]
+        row = np.zeros(len(self.labels), dtype=np.float32)
+        row[self.labels.index(self.by_id[identity].emotion)] = 1
+        return row
+
 
 def write_audio_index(path: Path, entries: list[StoredAudio]) -> None:
     """Write `audio.csv` into a folder that is still being prepared."""
@@ -129,13 +151,32 @@ def write_audio_index(path: Path, entries: list[StoredAudio]) -> None:
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
+def write_preparation(folder: Path, preparation: Preparation) -> None:
+    """Write `prepared.json`, whole or not at all."""
+    text = json.dumps(asdict(preparation), indent=1, ensure_ascii=False)
+    write_atomically(folder / MARKER_NAME, text.encode())
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """What `report.json` of a prepared corpus says; see `data/completeness.py`.
+
+    Raises:
+        CorpusError: it is missing or damaged.
+    """
+    try:
+        report: dict[str, Any] = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{folder / REPORT_NAME}: cannot be read ({error}); prepare the corpus again") from None
+    return report
+
+
 def read_preparation(folder: Path) -> Preparation | None:
     """What `prepared.json` of a folder says, or None where nothing whole was prepared."""
     try:
         values = json.loads((folder / MARKER_NAME).read_text(encoding="utf-8"))
         if values["format_version"] != FORMAT_VERSION:
             return None
-        return Preparation(**{**values, "labels": tuple(values["labels"]), "notes": tuple(values["notes"])})
+        return Preparation(**{**values, "labels": tuple(values["labels"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -161,8 +202,8 @@ def open_corpus(folder: Path) -> PreparedCorpus:
         size = (folder / AUDIO_NAME).stat().st_size
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise damaged from error
-    samples = sum(entry.samples for entry in audio)
-    if [u.id for u in utterances] != [a.id for a in audio] or size != samples * AUDIO_DTYPE.itemsize:
+    end = max((entry.offset + entry.samples for entry in audio), default=0)
+    if [u.id for u in utterances] != [a.id for a in audio] or size < end * AUDIO_DTYPE.itemsize:
         raise damaged
     return PreparedCorpus(folder, preparation, utterances, audio)
 
@@ -196,4 +237,6 @@ __all__ = [
     "StoredAudio",
     "open_corpus",
     "read_preparation",
+    "read_report",
+    "write_preparation",
 ]

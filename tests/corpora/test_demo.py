@@ -166,7 +166,7 @@ def test_every_clip_begins_and_ends_near_silence(waveforms):
 
 def test_every_speaker_has_every_emotion_equally_often(listing):
     assert listing.problems == ()
-    assert len(listing.utterances) == demo.CORPUS.expected_utterances == 256
+    assert len(listing.utterances) == demo.CORPUS.counts.utterances == 256
     counts = Counter((u.speaker, u.emotion) for u in listing.utterances)
     assert set(counts.values()) == {8}
     assert len(counts) == 8 * 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ser_cli.corpora import ravdess
-from ser_cli.data.folds import shipped_protocols
+from ser_cli.data.protocols import shipped_protocols
 
 
 def write_tree(folder: Path, suffix: str = ".wav") -> None:

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from ser_cli.data.batches import batch_bounds, evaluation_batches, make_batch, one_hot, training_batches
+from ser_cli.data.batches import batch_bounds, evaluation_batches, make_batch, training_batches
 from ser_cli.data.mixup import MixPlan
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.preparation import prepare
@@ -59,7 +59,7 @@ def test_targets_are_one_hot_in_the_declared_order_of_the_labels(corpus):
     batch = make_batch(corpus, ["one", "two", "three"])
     assert batch.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
     assert batch.targets.dtype == torch.float32
-    assert one_hot(corpus, "four").tolist() == [0, 0, 1]
+    assert corpus.target("four").tolist() == [0, 0, 1]
 
 
 def test_a_planned_clip_is_mixed_and_its_label_follows(corpus):

@@ -4,16 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ser_cli.data.folds import (
-    Fold,
-    Protocol,
-    check_folds,
-    choose_protocol,
-    make_folds,
-    shipped_protocols,
-    write_folds,
-)
+from ser_cli.data.folds import Fold, check_folds, make_folds, repeated_texts, write_folds
 from ser_cli.data.manifest import Utterance
+from ser_cli.data.protocols import Protocol, choose_protocol, shipped_protocols
 from ser_cli.data.store import Preparation, PreparedCorpus, StoredAudio
 from ser_cli.errors import FoldError, UnknownNameError, UsageError
 
@@ -22,7 +15,7 @@ LABELS = ("happy", "sad")
 
 def corpus(utterances: list[Utterance], name: str = "mine", labels=LABELS) -> PreparedCorpus:
     """A corpus that has everything but the audio."""
-    preparation = Preparation(1, name, name, labels, "/x", "", "f", "h", len(utterances), 0, (), "0")
+    preparation = Preparation(1, name, name, labels, "", "/x", "", "f", "h", len(utterances), 0, 0, "0")
     audio = tuple(StoredAudio(u.id, 0, 400, f"sha-{u.id}", 16_000, 1) for u in utterances)
     return PreparedCorpus(None, preparation, tuple(utterances), audio)
 
@@ -216,3 +209,14 @@ def test_written_folds_name_every_side_of_every_clip(tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 16
     assert {r["id"] for r in rows if r["fold"] == "1" and r["side"] == "test"} == set(made[0].test)
+
+
+def test_texts_on_both_sides_of_a_fold_are_counted():
+    rows = [
+        replace(u, text={"p01": "Kids are talking!", "p02": "kids  are talking", "p03": "Dogs", "p04": ""}[u.speaker])
+        for u in people(4)
+    ]
+    of = corpus(rows)
+    protocol = Protocol("x", 1, "speaker", "", (("p01",), ("p03",), ("p04",)))
+    found = repeated_texts(make_folds(protocol, of, validation_speakers=0, seed=0), of)
+    assert [(f.fold, f.clips, f.tested, f.example) for f in found] == [(1, 2, 2, "Kids are talking!")]
