@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -107,3 +108,76 @@ def test_original_48_khz_files_decode_to_what_their_16_khz_copies_hold():
         difference = level_db(recording.waveform[:size] - copy[:size]) - level_db(copy)
         assert difference < -40
     assert channels == {1, 2}
+
+
+def write_video(path: Path, layout: str, loud_channel: int, rate: int = 48_000) -> None:
+    """Half a second of 440 Hz in one channel, the others silent, as AAC in an MPEG-4 file."""
+    time = np.arange(rate // 2) / rate
+    samples = np.zeros((len(av.AudioLayout(layout).channels), len(time)), dtype=np.float32)
+    samples[loud_channel] = 0.25 * np.sin(2 * np.pi * 440 * time)
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+    frame.sample_rate = rate
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout=layout)
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "loud_channel", "channels"),
+    [("a.mp4", "5.1", 2, 6), ("a.M4A", "mono", 0, 1), ("a.mkv", "stereo", 1, 2)],
+)
+def test_the_sound_of_video_and_phone_recordings_is_decoded(tmp_path, name, layout, loud_channel, channels):
+    write_video(tmp_path / name.lower(), layout, loud_channel)
+    (tmp_path / name.lower()).rename(tmp_path / name)
+    recording = read_recording(tmp_path / name)
+    assert (recording.source_rate_hz, recording.source_channels) == (48_000, channels)
+    assert len(recording.waveform) == pytest.approx(8_000, abs=1_100)  # AAC begins with a frame of padding
+    inner = recording.waveform[2000:6000]
+    spectrum = np.abs(np.fft.rfft(inner * np.hanning(len(inner))))
+    assert np.argmax(spectrum) * 4 == pytest.approx(440, abs=5)
+    assert -30 < level_db(inner) < -12
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "flac", "mp3"])
+def test_a_file_that_ends_before_its_header_says_is_never_read_as_a_shorter_clip(tmp_path, suffix):
+    noise = np.random.default_rng(0).normal(0, 0.1, 32_000)
+    whole = tmp_path / f"a.{suffix}"
+    soundfile.write(whole, noise, 16_000)
+    assert len(read_recording(whole).waveform) == pytest.approx(32_000, abs=2500)  # MP3 pads
+    half = tmp_path / f"half.{suffix}"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"is truncated, its header promises 2\.\d+ s and|cannot be decoded"):
+        read_recording(half)
+
+
+def test_a_wav_file_written_to_a_pipe_has_no_true_size_and_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000, subtype="PCM_16")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.wav").write_bytes(content)
+    assert len(read_recording(tmp_path / "a.wav").waveform) == 16_000
+
+
+def test_six_channels_of_a_wav_file_are_averaged(tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (16_000, 6))
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    recording = read_recording(tmp_path / "a.wav")
+    assert recording.source_channels == 6
+    np.testing.assert_allclose(recording.waveform, samples.mean(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "the file is empty"), (b"no video", "cannot be decoded")])
+def test_a_video_file_that_is_none_is_named(tmp_path, content, told):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(AudioError, match=told):
+        read_recording(tmp_path / "a.mp4")
+
+
+def test_a_video_without_sound_is_named(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10, width=32, height=32)
+        for packet in [*stream.encode(av.VideoFrame(32, 32, "yuv420p")), *stream.encode(None)]:
+            container.mux(packet)
+    with pytest.raises(AudioError, match="has no sound track"):
+        read_recording(tmp_path / "a.mp4")
