@@ -8,13 +8,14 @@ whose file is unchanged and whose samples still have that SHA-256.
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from ser_cli.data.audio import Recording, read_recording
+from ser_cli.data.audio import read_recording
 from ser_cli.data.manifest import Utterance
 from ser_cli.data.store import AUDIO_DTYPE, AUDIO_NAME, FORMAT_VERSION, StoredAudio
 from ser_cli.errors import AudioError
@@ -22,8 +23,11 @@ from ser_cli.files import write_atomically
 
 JOURNAL_NAME = "journal.jsonl"
 
-DECODED_AT_ONCE = 64
-"""Recordings in memory together: enough to keep every core busy, few enough for any machine."""
+DECODED_AHEAD = 32
+"""Recordings that are decoded while earlier ones are stored: enough to keep every core busy, few enough for memory."""
+
+NOTED_AT_ONCE = 64
+"""Recordings between two writes of the journal: what a sudden end can cost."""
 
 Progress = Callable[[int, int], None]
 """Told how many of how many recordings are decoded."""
@@ -61,20 +65,22 @@ def decode_into(
     stored = {identity: decoded.audio for identity, decoded in done.items()}
     unusable: dict[str, str] = {}
     end = sum(audio.samples for audio in stored.values())
+    lines: list[Decoded] = []
     with (folder / AUDIO_NAME).open("ab") as audio_file, (folder / JOURNAL_NAME).open("a", encoding="utf-8") as journal:
-        for start in range(0, len(todo), DECODED_AT_ONCE):
-            lines: list[Decoded] = []
-            for utterance, recording in _decode(todo[start : start + DECODED_AT_ONCE]):
-                if isinstance(recording, AudioError):
-                    unusable[utterance.id] = str(recording)
-                    continue
-                entry = _append(audio_file, utterance.id, recording, end)
+        for number, (utterance, waveform) in enumerate(_decode(todo), start=1):
+            if isinstance(waveform, AudioError):
+                unusable[utterance.id] = str(waveform)
+            else:
+                audio_file.write(waveform.samples)
+                entry = waveform.stored_at(end, utterance.id)
                 end += entry.samples
-                lines.append(Decoded(utterance.path, *_state(utterance.path), entry))
                 stored[utterance.id] = entry
-            _note(audio_file, journal, lines)
-            if progress:
-                progress(len(done) + min(start + DECODED_AT_ONCE, len(todo)), len(utterances))
+                lines.append(Decoded(utterance.path, *_state(utterance.path), entry))
+            if number % NOTED_AT_ONCE == 0 or number == len(todo):
+                _note(audio_file, journal, lines)
+                lines.clear()
+                if progress:
+                    progress(len(done) + number, len(utterances))
         os.fsync(audio_file.fileno())
     return stored, unusable
 
@@ -84,30 +90,50 @@ def forget_journal(folder: Path) -> None:
     (folder / JOURNAL_NAME).unlink(missing_ok=True)
 
 
-def _decode(utterances: Sequence[Utterance]) -> Iterator[tuple[Utterance, Recording | AudioError]]:
-    """Decode in order on all cores; libsndfile and soxr release the interpreter lock."""
+@dataclass(frozen=True)
+class _Waveform:
+    """A decoded recording as it is stored."""
 
-    def attempt(utterance: Utterance) -> Recording | AudioError:
+    samples: bytes
+    sha256: str
+    source_rate_hz: int
+    source_channels: int
+
+    def stored_at(self, offset: int, identity: str) -> StoredAudio:
+        return StoredAudio(
+            identity,
+            offset,
+            len(self.samples) // AUDIO_DTYPE.itemsize,
+            self.sha256,
+            self.source_rate_hz,
+            self.source_channels,
+        )
+
+
+def _decode(utterances: Sequence[Utterance]) -> Iterator[tuple[Utterance, _Waveform | AudioError]]:
+    """Decode in order on all cores; libsndfile, soxr and SHA-256 release the interpreter lock."""
+
+    def attempt(utterance: Utterance) -> _Waveform | AudioError:
         try:
-            return read_recording(Path(utterance.path))
+            recording = read_recording(Path(utterance.path))
         except AudioError as error:
             return error
+        samples = recording.waveform.astype(AUDIO_DTYPE, copy=False).tobytes()
+        digest = hashlib.sha256(samples).hexdigest()
+        return _Waveform(samples, digest, recording.source_rate_hz, recording.source_channels)
 
+    waiting: deque[tuple[Utterance, Future[_Waveform | AudioError]]] = deque()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        yield from zip(utterances, pool.map(attempt, utterances), strict=True)
-
-
-def _append(file: BinaryIO, identity: str, recording: Recording, offset: int) -> StoredAudio:
-    data = recording.waveform.astype(AUDIO_DTYPE, copy=False).tobytes()
-    file.write(data)
-    return StoredAudio(
-        id=identity,
-        offset=offset,
-        samples=len(recording.waveform),
-        sha256=hashlib.sha256(data).hexdigest(),
-        source_rate_hz=recording.source_rate_hz,
-        source_channels=recording.source_channels,
-    )
+        try:
+            for utterance in utterances:
+                waiting.append((utterance, pool.submit(attempt, utterance)))
+                if len(waiting) > DECODED_AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _note(audio_file: BinaryIO, journal: TextIO, lines: Sequence[Decoded]) -> None:

@@ -8,17 +8,17 @@ to its caller: the place, the room on the disk, the publisher's size and MD5, an
 `http_get` writes 10 MiB at a time; so much at most is fetched again after a kill.
 """
 
+import errno
 import hashlib
 import json
 import shutil
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 from filelock import FileLock
@@ -26,6 +26,7 @@ from filelock import FileLock
 from ser_cli.corpora.corpus import Corpus, Download
 from ser_cli.errors import SerError
 from ser_cli.home import VARIABLE, data_home, source_folder
+from ser_cli.unpacking import harmless_members, in_words, write_members
 
 Progress = Callable[[int, int], None]
 """Told the bytes there are and the bytes in all, 0 where the server does not say."""
@@ -33,12 +34,13 @@ Progress = Callable[[int, int], None]
 MARKER = ".downloaded.json"
 """In a complete source folder: what it was unpacked from."""
 
-MAX_MEMBERS = 100_000
 ALWAYS_ALLOWED_BYTES = 2**30
-BLOCK_BYTES = 2**20
-COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-ENCRYPTED = 0x1
-"""General purpose bit of a member of a zip file (APPNOTE.TXT 4.4.4)."""
+
+AFRESH = (
+    "run the same command again to fetch it afresh, and if this stays so, see at the homepage of the corpus whether"
+    " there is a new edition"
+)
+BY_HAND = "fetch the archive by hand, unpack it and give its folder with --source"
 
 
 def download_corpus(name: str, download: Download, progress: Progress | None = None) -> Path:
@@ -95,15 +97,6 @@ def describe_download(corpus: Corpus) -> list[str]:
     ]
 
 
-def in_words(size_bytes: int) -> str:
-    """A size as people say it: `1.3 GB`, `208 MB`, `512 bytes`; 1 MB is a million bytes."""
-    if size_bytes >= 1e9:
-        return f"{size_bytes / 1e9:.1f} GB"
-    if size_bytes >= 1e6:
-        return f"{size_bytes / 1e6:.0f} MB"
-    return f"{size_bytes:,} bytes"
-
-
 def most_bytes(download: Download) -> int:
     """How much an archive may unpack to, and how large one of unknown size may be.
 
@@ -158,14 +151,19 @@ def _fetch(name: str, download: Download, part: Path, progress: Progress | None)
                 file.truncate(0)
                 file.seek(0)
                 status = _get(name, download.url, file, meter)
-    except _WrongSizeError as error:
+    except _WrongSizeError:
         part.unlink()
-        raise SerError(str(error)) from None
+        raise
     finally:
         if part.exists() and part.stat().st_size == 0:
             part.unlink()
     if status is not None:
         raise _unavailable(name, download.url, status)
+    if not part.exists():
+        raise SerError(
+            f"cannot download {name} from {download.url}: the server sends an empty file\n"
+            f"  run the same command again later, or {BY_HAND}"
+        )
 
 
 def _get(name: str, url: str, file: BinaryIO, meter: "_Meter") -> int | None:
@@ -195,7 +193,7 @@ def _get(name: str, url: str, file: BinaryIO, meter: "_Meter") -> int | None:
             f" huggingface_hub then asks no server at all\n"
             f"  unset it for this command, or {BY_HAND}"
         ) from error
-    except (SerError, _WrongSizeError):
+    except SerError:
         raise
     except Exception as error:  # the hub lets errors of its HTTP library through, which changes from version to version
         if isinstance(error, OSError) and error.errno is not None:
@@ -206,9 +204,6 @@ def _get(name: str, url: str, file: BinaryIO, meter: "_Meter") -> int | None:
             f"  run the same command again, it goes on where it stopped; or {BY_HAND}"
         ) from error
     return None
-
-
-BY_HAND = "fetch the archive by hand, unpack it and give its folder with --source"
 
 
 def _unavailable(name: str, url: str, status: int) -> SerError:
@@ -225,8 +220,18 @@ def _unavailable(name: str, url: str, status: int) -> SerError:
     return SerError(f"cannot download {name} from {url}: the server answers {answer}\n  {advice}; or {BY_HAND}")
 
 
-class _WrongSizeError(Exception):
+class _WrongSizeError(SerError):
     """What the server offers is not the archive; a kind of its own, so that `_fetch` deletes what came of it."""
+
+    def __init__(self, name: str, download: Download, found: str) -> None:
+        if download.size_bytes is None:
+            expected = f"at most {most_bytes(download):,} were expected"
+        else:
+            expected = f"its publisher tells {download.size_bytes:,}"
+        super().__init__(
+            f"cannot download {name}: {download.url} has {found} bytes, {expected}\n"
+            f"  what there was of it was deleted; {AFRESH}; or {BY_HAND}"
+        )
 
 
 @dataclass
@@ -245,10 +250,13 @@ class _Meter:
     def __call__(self, *, total: int | None, initial: int, **_: object) -> Self:
         """Begin, as the class of a bar does."""
         expected = self.download.size_bytes
-        if total is not None and expected is None:
-            _require_space(self.name, fetched=total - initial, unpacked=self.download.unpacked_bytes)
+        if total is not None:
+            if expected not in {None, total}:
+                raise _WrongSizeError(self.name, self.download, f"{total:,}")
+            if expected is None:
+                self._refuse_more_than(most_bytes(self.download), total)
+                _require_space(self.name, fetched=total - initial, unpacked=self.download.unpacked_bytes)
         self.total = expected or total or 0
-        self._require_at_most(self.total if total is None else total, exactly=True)
         self.done = 0
         self.update(initial)
         return self
@@ -261,28 +269,13 @@ class _Meter:
     def update(self, number: int) -> None:
         """Count bytes that are about to be written; fewer than none where they were thrown away."""
         self.done += number
-        self._require_at_most(self.done, exactly=False)
+        self._refuse_more_than(self.total or most_bytes(self.download), self.done)
         if self.progress:
             self.progress(self.done, self.total)
 
-    def _require_at_most(self, size: int, *, exactly: bool) -> None:
-        expected = self.download.size_bytes
-        if expected is not None and (size > expected or (exactly and size != expected)):
-            raise _WrongSizeError(_wrong_size(self.name, self.download, f"{'' if exactly else 'at least '}{size:,}"))
-        if expected is None and size > most_bytes(self.download):
-            raise _WrongSizeError(
-                f"cannot download {self.name}: {self.download.url} has {in_words(size)} or more, at most"
-                f" {in_words(most_bytes(self.download))} were expected\n"
-                f"  what there was of it was deleted; {BY_HAND}"
-            )
-
-
-def _wrong_size(name: str, download: Download, found: str) -> str:
-    return (
-        f"cannot download {name}: {download.url} has {found} bytes, its publisher tells {download.size_bytes:,}\n"
-        f"  what there was of it was deleted; run the same command again to fetch it afresh, and if this stays so\n"
-        f"  see at the homepage of the corpus whether there is a new edition; or {BY_HAND}"
-    )
+    def _refuse_more_than(self, limit_bytes: int, size_bytes: int) -> None:
+        if size_bytes > limit_bytes:
+            raise _WrongSizeError(self.name, self.download, f"at least {size_bytes:,}")
 
 
 @contextmanager
@@ -314,7 +307,7 @@ def _require_as_published(name: str, download: Download, archive: Path) -> None:
     size = archive.stat().st_size
     if download.size_bytes is not None and size != download.size_bytes:
         archive.unlink()
-        raise SerError(_wrong_size(name, download, f"{size:,}"))
+        raise _WrongSizeError(name, download, f"{size:,}")
     if download.md5 is None:
         return
     with archive.open("rb") as file:
@@ -324,8 +317,7 @@ def _require_as_published(name: str, download: Download, archive: Path) -> None:
         raise SerError(
             f"cannot download {name}: what came from {download.url} has the MD5 {found}, its publisher tells"
             f" {download.md5}\n"
-            f"  it was deleted; run the same command again to fetch it afresh, and if this stays so\n"
-            f"  see at the homepage of the corpus whether there is a new edition; or {BY_HAND}"
+            f"  it was deleted; {AFRESH}; or {BY_HAND}"
         )
 
 
@@ -339,15 +331,18 @@ def _unpack(name: str, download: Download, archive: Path, folder: Path) -> None:
     shutil.rmtree(unpacking, ignore_errors=True)  # left by a process that was killed
     try:
         with zipfile.ZipFile(archive) as zipped:
-            members = _members(zipped, most_bytes(download))
+            members = harmless_members(zipped, most_bytes(download))
             _require_space(name, fetched=0, unpacked=sum(member.file_size for member in members))
-            _write_members(zipped, members, unpacking, most_bytes(download))
+            write_members(zipped, members, unpacking, most_bytes(download))
         (unpacking / MARKER).write_text(json.dumps(_marker(download)), encoding="utf-8")
         if folder.exists():  # empty; Windows does not rename over it
             folder.rmdir()
         unpacking.rename(folder)
-    # zipfile tells damage in all these ways; unknown ways of packing are NotImplementedError, bad UTF-8 a ValueError.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    # zipfile tells damage in all these ways: packed in a way unknown to it, names that are not UTF-8 (a ValueError),
+    # members before the start of the file (EINVAL of a seek).
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         archive.unlink()
         raise SerError(
             f"cannot unpack {name}, from {download.url}: {str(error) or 'the archive ends too early'}\n"
@@ -357,79 +352,3 @@ def _unpack(name: str, download: Download, archive: Path, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
-
-
-def _members(zipped: zipfile.ZipFile, limit_bytes: int) -> list[zipfile.ZipInfo]:
-    """The files to unpack, once every entry was found harmless by the archive's own directory.
-
-    Raises:
-        BadZipFile: it is not to be unpacked.
-    """
-    entries = zipped.infolist()
-    if len(entries) > MAX_MEMBERS:
-        raise zipfile.BadZipFile(f"it has {len(entries):,} members, at most {MAX_MEMBERS:,} are unpacked")
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > limit_bytes:
-        raise zipfile.BadZipFile(f"it would unpack to {in_words(unpacked)}")
-    for entry in entries:
-        if fault := _fault_of(entry):
-            raise zipfile.BadZipFile(f"its member {entry.orig_filename!r} {fault}")
-    members = [entry for entry in entries if not entry.is_dir() and not _is_from_a_mac(entry)]
-    if not members:
-        raise zipfile.BadZipFile("there is no file in it")
-    paths: set[PurePosixPath] = set()
-    for member in members:
-        path = PurePosixPath(member.filename)
-        if path in paths:
-            raise zipfile.BadZipFile(f"its member {member.filename!r} is there twice")
-        paths.add(path)
-    for path in paths:
-        if any(parent in paths for parent in path.parents):
-            raise zipfile.BadZipFile(f"its member {str(path)!r} lies inside of another file")
-    return members
-
-
-def _fault_of(entry: zipfile.ZipInfo) -> str | None:
-    """Why an entry is not to be unpacked, as the end of a sentence."""
-    kind = stat.S_IFMT(entry.external_attr >> 16)  # of Unix; 0 from other systems
-    # zipfile cuts names at a NUL and takes a second name from an extra field: both are looked at.
-    for name in (entry.orig_filename, entry.filename):
-        if name.startswith("/") or PureWindowsPath(name).drive:
-            return "has an absolute path"
-        if "\\" in name:
-            return "has a backslash in its path"
-        if ".." in name.split("/"):
-            return "leads out of the folder"
-        if not PurePosixPath(name).parts or not name.isprintable():
-            return "has no proper name"
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        return "is a symbolic link"
-    if kind and kind not in {stat.S_IFREG, stat.S_IFDIR}:
-        return "is no plain file"
-    if entry.flag_bits & ENCRYPTED:
-        return "is encrypted"
-    if entry.compress_type not in COMPRESSIONS:
-        return f"is packed by method {entry.compress_type}, not by 0 (stored) or 8 (deflated)"
-    return None
-
-
-def _is_from_a_mac(entry: zipfile.ZipInfo) -> bool:
-    """Whether it is AppleDouble, which would look like one more recording."""
-    path = PurePosixPath(entry.filename)
-    return path.parts[0] == "__MACOSX" or path.name.startswith("._")
-
-
-def _write_members(
-    zipped: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path, limit_bytes: int
-) -> None:
-    """Write members and count what really comes, whatever the directory of the archive told."""
-    written = 0
-    for member in members:
-        path = folder / member.filename
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipped.open(member) as packed, path.open("xb") as file:
-            while block := packed.read(BLOCK_BYTES):
-                written += len(block)
-                if written > limit_bytes:
-                    raise zipfile.BadZipFile(f"it unpacks to more than {in_words(limit_bytes)}")
-                file.write(block)

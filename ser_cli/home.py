@@ -26,7 +26,7 @@ def corpus_folder(name: str) -> Path:
 
 
 def source_folder(name: str) -> Path:
-    """Where the recordings of a corpus live that the package renders by itself."""
+    """Where the recordings of a corpus live that was downloaded, or that the package renders by itself."""
     return data_home() / "sources" / name
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ser_cli"
-WORKFLOWS = {"sources", "preparation", "cross_validation", "training", "inference", "evaluation", "reports"}
+WORKFLOWS = {"sources", "downloading", "decoding", "preparation"}
+WORKFLOWS |= {"cross_validation", "training", "inference", "evaluation", "reports"}
 LIGHT = [
     "cli",
     "console",
@@ -22,7 +23,8 @@ LIGHT = [
     "evaluation",
     "reports",
 ]
-LIGHT += ["preparation", "data.manifest", "data.folds", "data.store", "data.audio", "corpora"]
+LIGHT += ["downloading", "decoding", "preparation", "corpora"]
+LIGHT += ["data.manifest", "data.selection", "data.protocols", "data.folds", "data.store", "data.audio"]
 
 
 def imported_by(path: Path) -> set[str]:

@@ -32,7 +32,7 @@ def utterances(tmp_path) -> list[Utterance]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(decoding, "DECODED_AT_ONCE", 3)
+    monkeypatch.setattr(decoding, "NOTED_AT_ONCE", 3)
 
 
 def count_decoded(monkeypatch) -> list[str]:

@@ -23,10 +23,10 @@ def counting_bar(console: Console, title: str, unit: str) -> Iterator[Callable[[
         return
     from tqdm import tqdm
 
-    with tqdm(desc=title, unit=unit, leave=False) as bar:
+    with tqdm(desc=title, unit=unit, unit_scale=unit == "B", leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
-            bar.total = total
+            bar.total = total or None
             bar.update(done - bar.n)
 
         yield advance

@@ -122,7 +122,7 @@ def left_out(number: int, reason: str) -> list[str]:
 def read_text(
     path: Path, encodings: Sequence[str] = ("utf-8", "cp1252", "latin-1"), max_bytes: int = MAX_TEXT_BYTES
 ) -> str:
-    """Text of a label or transcript file, whatever its encoding; line ends become `\\n`.
+    """Text of a label or transcript file, whatever its encoding; line ends become line feeds.
 
     A byte order mark decides; without one, the first encoding that fits.
 

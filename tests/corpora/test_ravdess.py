@@ -9,18 +9,24 @@ from ser_cli.corpora import ravdess
 from ser_cli.data.protocols import shipped_protocols
 
 
+def published_names() -> list[str]:
+    """The names of the 1,440 published clips."""
+    return [
+        f"03-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}-{actor:02d}"
+        for actor in range(1, 25)
+        for emotion in range(1, 9)
+        for intensity in ((1, 2) if emotion > 1 else (1,))
+        for statement in (1, 2)
+        for repetition in (1, 2)
+    ]
+
+
 def write_tree(folder: Path, suffix: str = ".wav") -> None:
     """The published tree by names; the files hold a few bytes."""
-    for actor in range(1, 25):
-        for emotion in range(1, 9):
-            for intensity in (1, 2) if emotion > 1 else (1,):
-                for statement in (1, 2):
-                    for repetition in (1, 2):
-                        fields = (3, 1, emotion, intensity, statement, repetition, actor)
-                        name = "-".join(f"{field:02d}" for field in fields)
-                        path = folder / f"Actor_{actor:02d}" / f"{name}{suffix}"
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        path.write_text(name)
+    for name in published_names():
+        path = folder / f"Actor_{name[-2:]}" / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
 
 
 def test_the_published_tree_has_1440_clips_in_the_published_numbers(tmp_path):

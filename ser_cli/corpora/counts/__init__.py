@@ -1,0 +1,1 @@
+"""How many utterances each complete corpus holds, and who counted: one JSON file per corpus."""
