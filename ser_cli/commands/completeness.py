@@ -108,7 +108,10 @@ def _groups(table: Mapping[str, Mapping[str, int | None]]) -> str:
     if len(there) <= LISTED_GROUPS:
         return f"{number}: {_counts(there)}"
     found = [cell["found"] or 0 for cell in there.values()]
-    return f"{number} with {min(found):,} to {max(found):,} clips each"
+    differing = {name: cell for name, cell in table.items() if cell["expected"] not in (None, cell["found"])}
+    shown = dict(list(differing.items())[:SHOWN_PROBLEMS])
+    more = "" if not differing else f"; {_counts(shown)}{' …' if len(differing) > len(shown) else ''}"
+    return f"{number} with {min(found):,} to {max(found):,} clips each{more}"
 
 
 def _formats(report: Mapping[str, Any]) -> str:
