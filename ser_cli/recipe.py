@@ -91,16 +91,20 @@ class ConformerSettings(_Section):
 class MixupSettings(_Section):
     """How training clips are mixed."""
 
-    method: Literal["eam", "none"] = "eam"
-    """`eam`: energy-adaptive mixup, eq. 1-4 of the paper."""
+    method: Literal["eam", "lam", "mixup", "none"] = "eam"
+    """`eam`: energy-adaptive mixup, eq. 1-4 of the paper; `lam`: label-adaptive; `mixup`: conventional."""
     share: Share = 0.5
     """Share of the training clips that are mixed. The paper is silent; label-adaptive mixup uses 0.5."""
     snr_min_db: float = -5.0
-    """Lower end of the signal-to-noise ratio."""
+    """Of `eam`: lower end of the signal-to-noise ratio."""
     snr_max_db: float = 10.0
-    """Upper end of the signal-to-noise ratio."""
+    """Of `eam`: upper end of the signal-to-noise ratio."""
     max_overlap: Annotated[float, Field(gt=0, le=0.5)] = 0.5
-    """Longest mixed segment as a share of the dominant clip; the paper's bound is half."""
+    """Of `eam`: longest mixed segment as a share of the dominant clip; the paper's bound is half."""
+    lam_lambda: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Of `lam`: weight of the first waveform; 0.5 is its paper's."""
+    mixup_alpha: Positive = 0.2
+    """Of `mixup`: parameter of the Beta distribution; the papers are silent, 0.2 is usual."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "MixupSettings":

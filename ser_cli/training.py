@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ser_cli.checkpoints import hash_weights, save_model
 from ser_cli.data.batches import Batch, batch_bounds, training_batches
 from ser_cli.data.folds import Fold
-from ser_cli.data.mixup import MixPlan, plan_energy_adaptive
+from ser_cli.data.mixup import MixPlan, plan_mixtures
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import SerError
 from ser_cli.files import write_atomically
@@ -304,15 +304,19 @@ def _epoch_batches(corpus: PreparedCorpus, fold: Fold, recipe: Recipe, seed: int
     rng = np.random.default_rng(seed)
     ids = [fold.train[position] for position in rng.permutation(len(fold.train))]
     plans: Sequence[MixPlan | None] = [None] * len(ids)
-    if recipe.mixup.method == "eam":
-        plans = plan_energy_adaptive(
+    settings = recipe.mixup
+    if settings.method != "none":
+        plans = plan_mixtures(
             ids,
             fold.train,
             corpus.length,
             rng,
-            share=recipe.mixup.share,
-            snr_range_db=(recipe.mixup.snr_min_db, recipe.mixup.snr_max_db),
-            max_overlap=recipe.mixup.max_overlap,
+            method=settings.method,
+            share=settings.share,
+            snr_range_db=(settings.snr_min_db, settings.snr_max_db),
+            max_overlap=settings.max_overlap,
+            lam_lambda=settings.lam_lambda,
+            mixup_alpha=settings.mixup_alpha,
         )
     return training_batches(corpus, ids, plans, recipe.training.batch_size)
 

@@ -81,7 +81,7 @@ def test_the_python_of_the_readme_runs():
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     names: dict = {}
     exec(code, names)
-    assert names["weight"] == pytest.approx(1 / (1 + 10**0.5) * 2400 / len(names["happy"]))
+    assert names["mixture"].weight == pytest.approx(1 / (1 + 10**0.5) * 2400 / len(names["happy"]))
     assert names["frames"].grad.abs().sum() > 0
     assert not names["frames"].grad[:, 40:].any()
 

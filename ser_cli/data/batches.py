@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ser_cli.data.mixup import MixPlan, mix_energy_adaptive, mix_targets
+from ser_cli.data.mixup import MixPlan, mix, mix_targets
 from ser_cli.data.store import PreparedCorpus
 
 
@@ -36,22 +37,19 @@ def make_batch(corpus: PreparedCorpus, ids: Sequence[str], plans: Sequence[MixPl
         ids: the clips; with a plan, the dominant ones.
         plans: one plan or None for each id; None mixes nothing.
     """
-    lengths = [corpus.length(identity) for identity in ids]
-    waveforms = np.zeros((len(ids), max(lengths)), dtype=np.float32)
+    clips: list[NDArray[np.float32]] = []
     targets = np.stack([corpus.target(identity) for identity in ids])
     for row, (identity, plan) in enumerate(zip(ids, plans or [None] * len(ids), strict=True)):
         waveform = corpus.waveform(identity)
         if plan is not None:
-            waveform, weight = mix_energy_adaptive(
-                waveform,
-                corpus.waveform(plan.interfering),
-                plan.dominant_start,
-                plan.interfering_start,
-                plan.length,
-                plan.snr_db,
-            )
-            targets[row] = mix_targets(targets[row], corpus.target(plan.interfering), weight)
-        waveforms[row, : len(waveform)] = waveform
+            mixture = mix(plan, waveform, corpus.waveform(plan.interfering))
+            waveform = mixture.waveform
+            targets[row] = mix_targets(targets[row], corpus.target(plan.interfering), mixture.weight)
+        clips.append(waveform)
+    lengths = [len(clip) for clip in clips]
+    waveforms = np.zeros((len(ids), max(lengths)), dtype=np.float32)
+    for row, clip in enumerate(clips):
+        waveforms[row, : len(clip)] = clip
     return Batch(tuple(ids), torch.from_numpy(waveforms), torch.tensor(lengths), torch.from_numpy(targets))
 
 

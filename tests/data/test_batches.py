@@ -63,7 +63,7 @@ def test_targets_are_one_hot_in_the_declared_order_of_the_labels(corpus):
 
 
 def test_a_planned_clip_is_mixed_and_its_label_follows(corpus):
-    plan = MixPlan("one", "two", dominant_start=100, interfering_start=700, length=1000, snr_db=4.0)
+    plan = MixPlan("eam", "one", "two", dominant_start=100, interfering_start=700, length=1000, snr_db=4.0)
     batch = make_batch(corpus, ["three", "one"], [None, plan])
     mixed, dominant = batch.waveforms[1].numpy().astype(np.float64), tone("one").astype(np.float64)
     added = mixed[100:1100] - dominant[100:1100]
@@ -79,7 +79,7 @@ def test_a_planned_clip_is_mixed_and_its_label_follows(corpus):
 
 
 def test_mixing_leaves_the_stored_clips_as_they_are(corpus):
-    plan = MixPlan("one", "two", 0, 0, 2000, -5.0)
+    plan = MixPlan("eam", "one", "two", 0, 0, 2000, -5.0)
     make_batch(corpus, ["one"], [plan])
     np.testing.assert_array_equal(corpus.waveform("one"), tone("one"))
     np.testing.assert_array_equal(corpus.waveform("two"), tone("two"))
@@ -99,7 +99,7 @@ def test_evaluation_batches_hold_every_clip_once_and_the_longest_first(corpus):
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 5, 8])
 def test_every_training_clip_occurs_once_per_epoch_in_the_given_order(corpus, batch_size):
     ids = ["four", "one", "three", "five", "two"]
-    plan = MixPlan("five", "two", 0, 0, 2000, 0.0)
+    plan = MixPlan("eam", "five", "two", 0, 0, 2000, 0.0)
     batches = list(training_batches(corpus, ids, [None, None, None, plan, None], batch_size))
     assert [identity for batch in batches for identity in batch.ids] == ids
     mixed = {

@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ser_cli.data.mixup import mix_energy_adaptive, mix_targets, plan_energy_adaptive
+from ser_cli.data.mixup import (
+    MixPlan,
+    mix,
+    mix_energy_adaptive,
+    mix_targets,
+    mix_whole,
+    plan_energy_adaptive,
+    plan_mixtures,
+)
 
 LAMBDA_BOUND = 0.5 / (1 + 10**-0.5)
 """Half a clip at -5 dB: 0.37988."""
@@ -26,7 +34,7 @@ def measured_snr_db(mixed: np.ndarray, dominant: np.ndarray, segment: slice) -> 
 @pytest.mark.parametrize("amplitudes", [(0.1, 0.1), (0.9, 1e-4), (1e-4, 0.9), (1e-30, 1e3), (1e3, 1e-30)])
 def test_the_mixed_segment_has_the_ratio_that_was_asked_for(snr_db, amplitudes):
     dominant, interfering = noise(1, 9000, amplitudes[0]), noise(2, 7000, amplitudes[1])
-    mixed, _ = mix_energy_adaptive(dominant, interfering, 2000, 500, 4000, snr_db)
+    mixed, *_ = mix_energy_adaptive(dominant, interfering, 2000, 500, 4000, snr_db)
     assert np.isfinite(mixed).all()
     assert measured_snr_db(mixed, dominant, slice(2000, 6000)) == pytest.approx(snr_db, abs=0.1)
 
@@ -35,7 +43,7 @@ def test_the_ratio_is_set_by_the_segments_and_not_by_the_clips():
     dominant, interfering = noise(1, 9000), noise(2, 7000)
     dominant[:2000] *= 50
     interfering[5000:] *= 50
-    mixed, _ = mix_energy_adaptive(dominant, interfering, 2000, 500, 4000, 3.0)
+    mixed, *_ = mix_energy_adaptive(dominant, interfering, 2000, 500, 4000, 3.0)
     assert measured_snr_db(mixed, dominant, slice(2000, 6000)) == pytest.approx(3.0, abs=0.1)
 
 
@@ -48,7 +56,7 @@ def test_the_mixture_is_the_equation():
     for k in range(40):
         expected[30 + k] += scale * float(interfering[11 + k])
     energy_scaled = sum((scale * float(v)) ** 2 for v in interfering[11:51])
-    mixed, weight = mix_energy_adaptive(dominant, interfering, 30, 11, 40, snr_db)
+    mixed, weight, _ = mix_energy_adaptive(dominant, interfering, 30, 11, 40, snr_db)
     np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-7)
     assert weight == pytest.approx(energy_scaled / (energy_i + energy_scaled) * 40 / 90, rel=1e-9)
     assert mixed.dtype == np.float32
@@ -57,7 +65,7 @@ def test_the_mixture_is_the_equation():
 def test_nothing_changes_outside_the_segment_and_the_inputs_stay():
     dominant, interfering = noise(1, 900), noise(2, 700)
     before = dominant.copy(), interfering.copy()
-    mixed, _ = mix_energy_adaptive(dominant, interfering, 300, 0, 200, 0.0)
+    mixed, *_ = mix_energy_adaptive(dominant, interfering, 300, 0, 200, 0.0)
     np.testing.assert_array_equal(mixed[:300], dominant[:300])
     np.testing.assert_array_equal(mixed[500:], dominant[500:])
     assert (mixed[300:500] != dominant[300:500]).all()
@@ -69,7 +77,7 @@ def test_nothing_changes_outside_the_segment_and_the_inputs_stay():
 def test_a_read_only_clip_can_be_mixed():
     dominant, interfering = noise(1, 900), noise(2, 700)
     dominant.flags.writeable = interfering.flags.writeable = False
-    mixed, _ = mix_energy_adaptive(dominant, interfering, 0, 0, 200, 0.0)
+    mixed, *_ = mix_energy_adaptive(dominant, interfering, 0, 0, 200, 0.0)
     assert mixed.flags.writeable
 
 
@@ -82,7 +90,7 @@ def test_a_silent_segment_mixes_nothing(silent):
         interfering[100:300] = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mixed, weight = mix_energy_adaptive(dominant, interfering, 300, 100, 200, -5.0)
+        mixed, weight, _ = mix_energy_adaptive(dominant, interfering, 300, 100, 200, -5.0)
     assert weight == 0.0
     np.testing.assert_array_equal(mixed, dominant)
     assert not np.shares_memory(mixed, dominant)
@@ -90,7 +98,7 @@ def test_a_silent_segment_mixes_nothing(silent):
 
 def test_the_mixture_may_leave_the_range_of_a_sound_card():
     dominant = np.full(100, 0.9, dtype=np.float32)
-    mixed, _ = mix_energy_adaptive(dominant, dominant, 0, 0, 50, -5.0)
+    mixed, *_ = mix_energy_adaptive(dominant, dominant, 0, 0, 50, -5.0)
     assert mixed[0] == pytest.approx(0.9 * (1 + 10**0.25), rel=1e-6)
     assert mixed.max() > 1
 
@@ -114,7 +122,7 @@ def test_every_planned_mixture_keeps_the_dominant_emotion_dominant():
     clips = {identity: noise(k, n) for k, (identity, n) in enumerate(lengths.items())}
     plans = plan_energy_adaptive(list(lengths), list(lengths), lengths.__getitem__, rng, share=1.0)
     for plan in plans:
-        _, weight = mix_energy_adaptive(
+        _, weight, _ = mix_energy_adaptive(
             clips[plan.dominant],
             clips[plan.interfering],
             plan.dominant_start,
@@ -239,3 +247,67 @@ def test_a_plan_is_a_record_that_cannot_be_changed_by_accident():
     with pytest.raises(AttributeError):
         plan.length = 1
     assert replace(plan, length=1) != replace(plan, length=2)
+
+
+def test_the_measured_ratio_is_the_one_that_was_asked_for():
+    rng = np.random.default_rng(5)
+    dominant, interfering = (rng.normal(0, level, 4000).astype(np.float32) for level in (0.3, 0.01))
+    for snr_db in (-5.0, 0.0, 7.3):
+        mixture = mix_energy_adaptive(dominant, interfering, 100, 200, 1500, snr_db)
+        assert mixture.snr_db == pytest.approx(snr_db, abs=0.01)
+        added = mixture.waveform - dominant
+        measured = 10 * np.log10(np.sum(dominant[100:1600] ** 2.0) / np.sum(added**2.0))
+        assert measured == pytest.approx(snr_db, abs=0.01)
+
+
+def test_label_adaptive_mixup_is_its_papers_equation():
+    x_i, x_j = np.full(300, 0.4, np.float32), np.full(100, -0.2, np.float32)
+    mixture = mix_whole(x_i, x_j, 0.5, label_adaptive=True)
+    np.testing.assert_allclose(mixture.waveform, [0.5 * 0.4 + 0.5 * -0.2] * 100 + [0.5 * 0.4] * 200, rtol=1e-6)
+    assert mixture.weight == pytest.approx(0.5 * 100 / (0.5 * 300 + 0.5 * 100))
+    assert mixture.snr_db == pytest.approx(20 * np.log10(0.4 / 0.2), abs=1e-4)
+    other = mix_whole(x_j, x_i, 0.3, label_adaptive=True)
+    assert other.weight == pytest.approx(0.7 * 300 / (0.3 * 100 + 0.7 * 300))
+    assert len(other.waveform) == 300
+
+
+def test_conventional_mixup_weights_waves_and_labels_alike():
+    x_i, x_j = np.full(50, 0.4, np.float32), np.full(80, -0.2, np.float32)
+    mixture = mix_whole(x_i, x_j, 0.8, label_adaptive=False)
+    np.testing.assert_allclose(mixture.waveform, [0.8 * 0.4 - 0.2 * 0.2] * 50 + [-0.2 * 0.2] * 30, rtol=1e-5)
+    assert mixture.weight == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("method", ["eam", "lam", "mixup"])
+def test_two_clips_of_one_emotion_keep_all_of_it(method):
+    x = np.random.default_rng(0).normal(0, 0.1, 400).astype(np.float32)
+    plan = MixPlan(method, "i", "j", 0, 0, 150, share=0.4)
+    label = np.array([0, 1, 0], np.float32)
+    mixture = mix(plan, x, x[:200])
+    np.testing.assert_allclose(mix_targets(label, label, mixture.weight), label, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lam", "mixup"])
+def test_whole_clips_are_planned_with_a_share_and_never_with_themselves(method):
+    ids = [f"u{n}" for n in range(400)]
+    lengths = {identity: 100 + n for n, identity in enumerate(ids)}
+    plans = plan_mixtures(ids, ids, lengths.__getitem__, np.random.default_rng(1), method=method, share=0.5)
+    made = [plan for plan in plans if plan]
+    assert 160 < len(made) < 240
+    assert all(plan.dominant != plan.interfering for plan in made)
+    assert all(plan.length == min(lengths[plan.dominant], lengths[plan.interfering]) for plan in made)
+    shares = np.array([plan.share for plan in made])
+    if method == "lam":
+        assert set(shares) == {0.5}
+    else:
+        # Beta(0.2, 0.2): mean 1/2, variance 1 / (4 (2 alpha + 1)).
+        assert shares.mean() == pytest.approx(0.5, abs=0.08)
+        assert shares.var() == pytest.approx(1 / (4 * 1.4), abs=0.03)
+    again = plan_mixtures(ids, ids, lengths.__getitem__, np.random.default_rng(1), method=method, share=0.5)
+    assert plans == again
+
+
+def test_energy_adaptive_plans_are_the_same_by_either_name():
+    ids = [f"u{n}" for n in range(20)]
+    rngs = np.random.default_rng(3), np.random.default_rng(3)
+    assert plan_mixtures(ids, ids, lambda _: 500, rngs[0]) == plan_energy_adaptive(ids, ids, lambda _: 500, rngs[1])
