@@ -20,6 +20,12 @@ from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import SHOWN_PROBLEMS, FoldError, count_of
 from ser_cli.files import write_atomically
 
+SOURCE_A, SOURCE_B = "source_a", "source_b"
+"""Columns of a manifest that name the clips a mixture was made of."""
+
+ALSO = "also_"
+"""Begins the columns that name who else is heard in a mixture: `also_speaker`, `also_session`, `also_dialog`."""
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -42,6 +48,9 @@ class Fold:
 def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speakers: int, seed: int) -> tuple[Fold, ...]:
     """Turn a protocol into ids, holding out validation speakers (or sessions) from each training side.
 
+    A mixture of two clips, as `ser mix` makes it, stands on a training side that both of its speakers (sessions,
+    dialogues) are on, and nowhere else: nothing is validated or tested on mixtures.
+
     Args:
         protocol: which groups each fold tests.
         corpus: what is divided.
@@ -56,7 +65,9 @@ def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speaker
     """
     members: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in corpus.utterances:
-        members[value_of(utterance, protocol.unit)].append(utterance)
+        if not is_mixture(utterance):
+            members[value_of(utterance, protocol.unit)].append(utterance)
+    mixtures = [utterance for utterance in corpus.utterances if is_mixture(utterance)]
     folds = []
     for index, tested in enumerate(protocol.test, start=1):
         fixed = protocol.validation[index - 1] if protocol.validation else ()
@@ -67,6 +78,7 @@ def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speaker
         if validation_speakers and not fixed:
             train, validation = _hold_out(index, train, validation_speakers, corpus.labels, protocol, rng)
         test = [u for group in tested for u in members[group]]
+        train += _mixtures_of(mixtures, train, [*validation, *test])
         sides = [tuple(sorted(u.id for u in side)) for side in (train, validation, test)]
         lacking = tuple(label for label in _missing_labels(test, corpus.labels) if label in protocol.lacking)
         folds.append(Fold(index, sides[0], sides[1], sides[2], lacking))
@@ -86,8 +98,9 @@ def check_folds(folds: Sequence[Fold], corpus: PreparedCorpus, protocol: Protoco
         for what in ("speaker", "session", "dialog"):
             if what not in protocol.crossing:
                 heard_in_validation = protocol.validation_by == "utterance"
-                _check_crossing(fold, corpus, what, _value_of(what), heard_in_validation=heard_in_validation)
-        _check_crossing(fold, corpus, "recording", lambda u: corpus.audio_hash(u.id))
+                _check_crossing(fold, corpus, what, _heard(what), heard_in_validation=heard_in_validation)
+        _check_crossing(fold, corpus, "recording", lambda u: {corpus.audio_hash(u.id)})
+        _check_crossing(fold, corpus, "source", lambda u: {u.id, *mixed_from(u)})
         for side, ids in fold.sides:
             known = fold.lacking if side == "test" else ()
             missing = [e for e in _missing_labels((corpus.by_id[i] for i in ids), corpus.labels) if e not in known]
@@ -103,8 +116,32 @@ def check_folds(folds: Sequence[Fold], corpus: PreparedCorpus, protocol: Protoco
         raise FoldError(f"utterance {twice} is tested in more than one fold; folds must not overlap in test")
 
 
-def _value_of(what: str) -> Callable[[Utterance], str]:
-    return lambda utterance: value_of(utterance, what)
+def mixed_from(utterance: Utterance) -> tuple[str, ...]:
+    """Ids of the clips that a mixture was made of; none for a recording."""
+    return tuple(filter(None, (value_of(utterance, SOURCE_A), value_of(utterance, SOURCE_B))))
+
+
+def is_mixture(utterance: Utterance) -> bool:
+    """Whether this is a mixture of clips, made by `ser mix`."""
+    return bool(value_of(utterance, SOURCE_B))
+
+
+def _heard(what: str) -> Callable[[Utterance], set[str]]:
+    """The speakers (sessions, dialogues) that are heard in an utterance: in a mixture, those of both clips."""
+    return lambda utterance: {value_of(utterance, what), value_of(utterance, ALSO + what)} - {""}
+
+
+def _mixtures_of(
+    mixtures: Sequence[Utterance], train: Sequence[Utterance], elsewhere: Sequence[Utterance]
+) -> list[Utterance]:
+    """The mixtures in which nobody is heard but who is trained on, and no clip that stands elsewhere."""
+    kept = list(mixtures)
+    ids = {utterance.id for utterance in elsewhere}
+    for what in ("speaker", "session", "dialog"):
+        heard = _heard(what)
+        trained = {value for utterance in train for value in heard(utterance)}
+        kept = [mixture for mixture in kept if heard(mixture) <= trained]
+    return [mixture for mixture in kept if not ids & set(mixed_from(mixture))]
 
 
 @dataclass(frozen=True)
@@ -139,15 +176,15 @@ def _plain_text(utterance: Utterance) -> str:
 
 
 def write_folds(path: Path, folds: Iterable[Fold], corpus: PreparedCorpus) -> None:
-    """Write `fold,side,id,speaker,session,emotion` rows as CSV, whole or not at all."""
+    """Write `fold,side,id,speaker,session,emotion,gender` rows as CSV, whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("fold", "side", "id", "speaker", "session", "emotion"))
+    writer.writerow(("fold", "side", "id", "speaker", "session", "emotion", "gender"))
     for fold in folds:
         for side, ids in fold.sides:
             for identity in ids:
-                utterance = corpus.by_id[identity]
-                writer.writerow((fold.index, side, identity, utterance.speaker, utterance.session, utterance.emotion))
+                u = corpus.by_id[identity]
+                writer.writerow((fold.index, side, identity, u.speaker, u.session, u.emotion, u.gender))
     write_atomically(path, text.getvalue().encode())
 
 
@@ -231,7 +268,7 @@ def _check_crossing(
     fold: Fold,
     corpus: PreparedCorpus,
     what: str,
-    key: Callable[[Utterance], str],
+    key: Callable[[Utterance], set[str]],
     *,
     heard_in_validation: bool = False,
 ) -> None:
@@ -239,12 +276,10 @@ def _check_crossing(
     pairs: dict[str, tuple[str, str, str, str]] = {}
     for side, ids in fold.sides:
         for identity in ids:
-            value = key(corpus.by_id[identity])
-            if not value:
-                continue
-            other_side, other_id = first.setdefault(value, (side, identity))
-            if other_side != side and not (heard_in_validation and side == "validation"):
-                pairs.setdefault(value, (other_id, other_side, identity, side))
+            for value in sorted(key(corpus.by_id[identity])):
+                other_side, other_id = first.setdefault(value, (side, identity))
+                if other_side != side and not (heard_in_validation and side == "validation"):
+                    pairs.setdefault(value, (other_id, other_side, identity, side))
     if not pairs:
         return
     lines = []
@@ -264,4 +299,5 @@ _ADVICE = {
     " are numbered anew",
     "dialog": "keep sessions together with --protocol seeded-sessions, or leave some out with --where",
     "recording": "or leave one out",
+    "source": "or leave the mixtures out",
 }

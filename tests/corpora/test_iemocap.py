@@ -1,127 +1,28 @@
 import os
-from collections import Counter, defaultdict
-from itertools import chain, repeat
+from collections import Counter
 
 import pytest
 
 from ser_cli.corpora import iemocap
 from ser_cli.corpora.corpus import expected_counts
 from ser_cli.data.votes import parse_votes
-
-# The published tables, typed from EmoBox metadata and EMO-SUPERB label files.
-ALL_CODES = {
-    **{"xxx": 2507, "fru": 1849, "neu": 1708, "ang": 1103, "sad": 1084, "exc": 1041, "hap": 595},
-    **{"sur": 107, "fea": 40, "oth": 3, "dis": 2},
-}
-PER_SPEAKER = {  # ang, hap, exc, sad, neu, all labels
-    "01F": (147, 69, 63, 78, 171, 873),
-    "01M": (82, 66, 80, 116, 213, 946),
-    "02F": (67, 70, 96, 113, 135, 859),
-    "02M": (70, 47, 114, 84, 227, 952),
-    "03F": (92, 80, 48, 172, 130, 1048),
-    "03M": (148, 55, 103, 133, 190, 1088),
-    "04F": (205, 31, 154, 62, 76, 987),
-    "04M": (122, 34, 84, 81, 182, 1116),
-    "05F": (78, 77, 82, 132, 221, 1033),
-    "05M": (92, 66, 217, 113, 163, 1137),
-}
-PER_SESSION_4 = {"01": 1085, "02": 1023, "03": 1151, "04": 1031, "05": 1241}
-PER_SESSION_ALL = {"01": 1819, "02": 1811, "03": 2136, "04": 2103, "05": 2170}
-IMPROVISED = {"angry": 289, "happy": 284, "excited": 663, "sad": 608, "neutral": 1099}
-SCRIPTED = {"angry": 814, "happy": 311, "excited": 378, "sad": 476, "neutral": 609}
-IMPROVISED_PER_SESSION = {"01": 521, "02": 530, "03": 627, "04": 534, "05": 731}
-IRREGULAR = {
-    "Ses03M_impro05a": 60,
-    "Ses03M_impro05b": 66,
-    "Ses03M_impro08a": 64,
-    "Ses03M_impro08b": 48,
-    "Ses05M_script01_1b": 81,
-}
-CODES = ("ang", "hap", "exc", "sad", "neu")
-FOUR = {"angry", "happy", "excited", "sad", "neutral"}
-
-# Filler: how many turns of each label are improvised in each session is not published, only the sums of both ways.
-IMPROVISED_CELLS = {
-    "01": (37, 64, 91, 107, 222),
-    "02": (35, 54, 99, 110, 232),
-    "03": (63, 65, 97, 172, 230),
-    "04": (102, 32, 152, 81, 167),
-    "05": (52, 69, 224, 138, 248),
-}
-
-
-def published_turns():
-    """Dialogs with their turns and labels, so that every published table comes out.
-
-    Filler: which turn of a cell is in which dialog, the numbers of the regular dialogs, and how the labels other
-    than the five are spread over the speakers.
-    """
-    others = chain.from_iterable(repeat(code, ALL_CODES[code]) for code in ("xxx", "fru", "sur", "fea", "oth", "dis"))
-    left = {session: list(cells) for session, cells in IMPROVISED_CELLS.items()}
-    groups = defaultdict(list)
-    of_five = of_others = 0
-    for speaker, (*numbers, total) in PER_SPEAKER.items():
-        session, gender = speaker[:2], speaker[2]
-        for index, (code, number) in enumerate(zip(CODES, numbers, strict=True)):
-            for turn in range(number):
-                # 2,750 of these 5,531 turns are spoken by the partner of the one who wears the markers.
-                crossed = (of_five + 1) * 2750 // 5531 > of_five * 2750 // 5531
-                of_five += 1
-                improvised = turn < left[session][index]
-                letter = {"F": "M", "M": "F"}[gender] if crossed else gender
-                groups[session, letter, improvised].append((gender, code))
-            left[session][index] -= min(number, left[session][index])
-        for _ in range(total - sum(numbers)):
-            improvised = (of_others + 1) * 1841 // 4508 > of_others * 1841 // 4508
-            of_others += 1
-            groups[session, gender, improvised].append((gender, next(others)))
-    dialogs = {}
-    for (session, letter, improvised), group in sorted(groups.items()):
-        turns = list(group)
-        prefix = f"Ses{session}{letter}_{'impro' if improvised else 'script'}"
-        for name, number in IRREGULAR.items():
-            if name.startswith(prefix):
-                dialogs[name] = turns[:number]
-                del turns[:number]
-        for count, start in enumerate(range(0, len(turns), 70)):
-            number = f"{count + 1:02d}" if improvised else f"{count // 3 + 1:02d}_{count % 3 + 1}"
-            dialogs[prefix + number] = turns[start : start + 70]
-    return {dialog: number_turns(dialog, turns) for dialog, turns in dialogs.items()}
-
-
-def number_turns(dialog, turns):
-    counts = Counter()
-    named = []
-    for gender, code in turns:
-        named.append((f"{dialog}_{gender}{counts[gender]:03d}", code))
-        counts[gender] += 1
-    return named
-
-
-def block(turn, code="neu", raters=("Neutral", "Neutral", "Neutral"), start=6.2901, vad="2.5000, 3.0000, 3.5000"):
-    lines = [f"[{start:.4f} - {start + 2:.4f}]\t{turn}\t{code}\t[{vad}]"]
-    lines += [f"C-E{number}:\t{chosen};\t()" for number, chosen in enumerate(raters, start=2)]
-    lines += ["C-F1:\tAnger;\t(curious)", "A-E3:\tval 3; act 2; dom  2;\t()", "A-F1:\tval 3; act 2; dom  ;\t()"]
-    return "\n".join(lines) + "\n\n"
-
-
-HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
-
-
-def write(path, data):
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True)
-    path.write_bytes(data if isinstance(data, bytes) else data.encode())
-
-
-def write_dialog(session, dialog, turns, suffix=".wav"):
-    """The files of one dialog below the folder of its session."""
-    write(session / f"dialog/EmoEvaluation/{dialog}.txt", HEADER + "".join(block(*turn) for turn in turns))
-    spoken = "".join(f"{turn} [006.2901-008.2357]: Excuse me.\n" for turn, *_ in turns)
-    write(session / f"dialog/transcriptions/{dialog}.txt", spoken + f"{dialog}_MXX0 [001.0-002.0]: Mm.\nM: sorry\n")
-    write(session / f"dialog/wav/{dialog}.wav", dialog)
-    for turn, *_ in turns:
-        write(session / f"sentences/wav/{dialog}/{turn}{suffix}", turn)
+from tests.corpora.iemocap_tree import (
+    ALL_CODES,
+    CODES,
+    FOUR,
+    HEADER,
+    IMPROVISED,
+    IMPROVISED_PER_SESSION,
+    IRREGULAR,
+    PER_SESSION_4,
+    PER_SESSION_ALL,
+    PER_SPEAKER,
+    SCRIPTED,
+    block,
+    published_turns,
+    write,
+    write_dialog,
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +33,10 @@ def corpus(tmp_path_factory):
     first = root / "Session1/dialog"
     for folder in ("Attribute", "Categorical", "Self-evaluation"):
         write(first / f"EmoEvaluation/{folder}/Ses01F_impro01_e2_cat.txt", "Ses01F_impro01_F000 :Anger; ()\n")
-    write(first / "EmoEvaluation/Categorical/Ses01F_impro01.txt", block("Ses01F_impro01_F000", "ang"))
+    write(first / "EmoEvaluation/Categorical/Ses01F_impro01.txt", block("Ses01F_impro01_F000", "dis"))
     write(first / "EmoEvaluation/._Ses01F_impro01.txt", b"\0\5\x16\7Mac OS X")
     write(first / "EmoEvaluation/.DS_Store", b"\0")
-    write(first / "MOCAP_rotated/Ses01F_impro01.txt", block("Ses01F_impro01_F000", "sad"))
+    write(first / "MOCAP_rotated/Ses01F_impro01.txt", block("Ses01F_impro01_F000", "fea"))
     write(root / "Session1/sentences/wav/Ses01F_impro01/._Ses01F_impro01_F000.wav", b"\0\5\x16\7")
     return root
 
@@ -266,7 +167,9 @@ TURN = "Ses01F_impro01_M003"
 
 
 def test_a_turn_is_read_from_its_name_its_evaluation_and_its_transcript(tmp_path):
-    write_dialog(tmp_path, "Ses01F_impro01", [(TURN, "exc", ("Excited", "Happiness; Excited", "Neutral"))], ".WAV")
+    write_dialog(
+        tmp_path, "Ses01F_impro01", [(TURN, "exc", ("Excited", "Happiness; Excited; Excitement", "Neutral"))], ".WAV"
+    )
     (turn,) = iemocap.read(tmp_path).utterances
     assert (turn.id, turn.emotion, turn.speaker, turn.session, turn.gender, turn.text) == (
         *(TURN, "excited", "01M", "01", "male", "Excuse me."),

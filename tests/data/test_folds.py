@@ -220,3 +220,61 @@ def test_texts_on_both_sides_of_a_fold_are_counted():
     protocol = Protocol("x", 1, "speaker", "", (("p01",), ("p03",), ("p04",)))
     found = repeated_texts(make_folds(protocol, of, validation_speakers=0, seed=0), of)
     assert [(f.fold, f.clips, f.tested, f.example) for f in found] == [(1, 2, 2, "Kids are talking!")]
+
+
+def mixture(first: Utterance, second: Utterance) -> Utterance:
+    return replace(
+        first,
+        id=f"mix-{first.id}-{second.id}",
+        extra=(("source_a", first.id), ("source_b", second.id), ("also_speaker", second.speaker)),
+    )
+
+
+def test_a_mixture_is_trained_on_only_where_both_of_its_speakers_are():
+    recordings = people(6)
+    mixtures = [
+        mixture(first, second)
+        for first in recordings
+        for second in recordings
+        if first.speaker < second.speaker and first.emotion == "happy"
+    ]
+    of = corpus([*recordings, *mixtures])
+    protocol = choose_protocol(of, None, 3, 0)
+    made = make_folds(protocol, of, validation_speakers=1, seed=0)
+    check_folds(made, of, protocol)
+    for fold in made:
+        assert not any(i.startswith("mix-") for i in (*fold.validation, *fold.test))
+        trained = {of.by_id[i].speaker for i in fold.train}
+        kept = {i for i in fold.train if i.startswith("mix-")}
+        assert kept == {m.id for m in mixtures if {m.speaker, dict(m.extra)["also_speaker"]} <= trained}
+        assert 0 < len(kept) < len(mixtures)
+
+
+def test_a_mixture_that_holds_a_tested_clip_is_refused():
+    first, second, *others = people(3)
+    of = corpus([first, second, *others, mixture(others[0], first)])
+    fold = Fold(1, (others[0].id, others[1].id, f"mix-{others[0].id}-{first.id}"), (), (first.id, second.id))
+    protocol = Protocol("x", 1, "speaker", "", (("p01",),))
+    with pytest.raises(FoldError, match="fold 1 has speaker p01 in both train and test"):
+        check_folds([fold], of, protocol)
+    made = make_folds(protocol, of, validation_speakers=0, seed=0)
+    assert not any(i.startswith("mix-") for i in made[0].train)
+
+
+def test_a_mixture_of_a_held_out_clip_of_a_heard_speaker_is_left_out():
+    rows = [
+        Utterance(f"{speaker}-{emotion}-{take}", "", emotion, speaker)
+        for speaker in ("p1", "p2")
+        for emotion in LABELS
+        for take in range(5)
+    ]
+    mixtures = [mixture(a, b) for a in rows for b in rows if a.speaker == b.speaker == "p2" and a.id < b.id]
+    of = corpus([*rows, *mixtures])
+    protocol = Protocol("x", 1, "speaker", "", (("p1",),), validation_by="utterance")
+    (fold,) = make_folds(protocol, of, validation_speakers=1, seed=0)
+    check_folds([fold], of, protocol)
+    held = set(fold.validation)
+    assert len(held) == 2
+    kept = [of.by_id[i] for i in fold.train if i.startswith("mix-")]
+    assert len(kept) == 8 * 7 // 2
+    assert not any(held & {dict(m.extra)["source_a"], dict(m.extra)["source_b"]} for m in kept)
