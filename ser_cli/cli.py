@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ser_cli import __version__
-from ser_cli.commands import evaluate, prepare, train
+from ser_cli.commands import evaluate, mix, prepare, train
 from ser_cli.console import print_error
 from ser_cli.errors import SerError
 
@@ -48,6 +48,7 @@ def _add(verb: Callable[..., None], examples: str) -> None:
 
 
 _add(prepare.prepare, prepare.EXAMPLES)
+_add(mix.mix, mix.EXAMPLES)
 _add(train.train, train.EXAMPLES)
 _add(evaluate.evaluate, evaluate.EXAMPLES)
 

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ser_cli"
 WORKFLOWS = {"sources", "downloading", "decoding", "preparation"}
-WORKFLOWS |= {"cross_validation", "training", "inference", "evaluation", "reports"}
+WORKFLOWS |= {"mixing", "mixed_corpus", "mix_page", "cross_validation", "training", "inference", "evaluation", "reports"}
 LIGHT = [
     "cli",
     "console",

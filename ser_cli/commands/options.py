@@ -1,9 +1,13 @@
 """Options that verbs share, declared once."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ser_cli.data.store import PreparedCorpus
 
 Dataset = Annotated[
     str | None, typer.Option("--dataset", metavar="NAME", help="Corpus by name; `demo` prepares itself.")
@@ -16,10 +20,44 @@ Manifest = Annotated[
         help="Your own recordings: a CSV file with the columns path, emotion, speaker.",
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="NAME|A,B+C,…",
+        help="Label set of the corpus, such as 4, or emotions in order; + merges (default: the papers').",
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Keep utterances whose column fulfils it: scenario=improvised, speaker!=01F,01M, duration_s<=20;"
+        " may be given several times.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say where each setting came from.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def open_chosen(
+    dataset: str | None,
+    manifest: Path | None,
+    labels: str | None,
+    where: list[str] | None,
+    progress: Callable[[int, int], None],
+    *,
+    soft: bool = False,
+    may_prepare: bool = True,
+) -> "PreparedCorpus":
+    """Open what `--dataset`, `--manifest`, `--labels` and `--where` name; see `preparation.open_dataset`."""
+    from ser_cli.preparation import Choice, open_dataset
+
+    choice = Choice(labels, tuple(where or ()), soft=soft)
+    return open_dataset(dataset, manifest, choice, progress, may_prepare=may_prepare)
 
 
 def parse_labels(text: str | None) -> list[str] | None:

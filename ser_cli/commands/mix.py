@@ -1,0 +1,224 @@
+"""`ser mix`: mix clips of a corpus to hear what training hears, or to train on."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ser_cli.commands import options
+from ser_cli.commands.progress import counting_bar
+from ser_cli.console import Console
+from ser_cli.errors import UsageError, count_of
+
+if TYPE_CHECKING:
+    from ser_cli.data.mixup import MixPlan
+    from ser_cli.data.store import PreparedCorpus
+    from ser_cli.mixing import MixSettings
+
+EXAMPLES = options.examples(
+    "ser mix --dataset demo --count 20 --output mixed",
+    "ser mix --dataset demo --method lam --from angry --into sad --fold 1 --split train --output angry-in-sad",
+)
+
+
+class Method(StrEnum):
+    """The rule by which clips are mixed."""
+
+    EAM = "eam"
+    LAM = "lam"
+    MIXUP = "mixup"
+
+
+class Split(StrEnum):
+    """A side of a fold."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def mix(
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of the mixtures; must be new.")],
+    dataset: options.Dataset = None,
+    manifest: options.Manifest = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many mixtures to draw.")] = 20,
+    method: Annotated[
+        Method,
+        typer.Option(
+            metavar="eam|lam|mixup", help="Energy-adaptive (a segment), label-adaptive or conventional (whole clips)."
+        ),
+    ] = Method.EAM,
+    snr_range: Annotated[
+        str, typer.Option(metavar="LOW,HIGH", help="Of eam: signal-to-noise ratio, in decibels.")
+    ] = "-5,10",
+    max_overlap: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of eam: longest segment, as a share of the first clip, up to 0.5.")
+    ] = 0.5,
+    lam_lambda: Annotated[
+        float, typer.Option("--lambda", metavar="WEIGHT", help="Of lam: weight of the first waveform.")
+    ] = 0.5,
+    alpha: Annotated[float, typer.Option(metavar="A", help="Of mixup: parameter of the Beta distribution.")] = 0.2,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="EMOTION", help="Lay only clips of this emotion over others.")
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", metavar="EMOTION", help="Lay others only over clips of this emotion.")
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Mix these pairs: CSV with source_a, source_b, and start_a_s, start_b_s, length_s, snr_db"
+            " where they are not to be drawn.",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Replay the plan.csv of an earlier call, byte for byte.")
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=1, metavar="I", help="Mix only clips of this fold's side, counted from 1.")
+    ] = None,
+    split: Annotated[
+        Split, typer.Option(metavar="train|validation|test", help="The side of --fold whose clips are mixed.")
+    ] = Split.TRAIN,
+    folds: Annotated[int | None, typer.Option(metavar="K", help="Number of folds, as for `ser train`.")] = None,
+    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="Folds by name, as for `ser train`.")] = None,
+    labels: options.Labels = None,
+    where: options.Where = None,
+    with_originals: Annotated[
+        bool,
+        typer.Option(
+            "--with-originals",
+            help="Write the clips themselves too, and manifest.csv, a corpus to train on with --targets soft.",
+        ),
+    ] = False,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html to listen and look.")] = True,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of everything random.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace mixtures that lie in the output folder.")] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Mix clips and their labels, to hear and see what augmentation does, or to train on.
+
+    Writes FLAC files at 16 kHz, metadata.csv (what each is made of, the ratio asked for and measured, the soft
+    label), plan.csv to repeat it, and index.html. Prints the path of metadata.csv. A mixture whose peak would clip
+    is lowered as a whole, and the gain is recorded.
+    """
+    from ser_cli.mixing import MixSettings
+
+    console = Console(quiet, verbose)
+    if plan is not None and pairs is not None:
+        raise UsageError("--plan replays everything, --pairs chooses pairs: give one of them")
+    settings = MixSettings(
+        method.value, _range_of(snr_range), _within(max_overlap, "--max-overlap", 0.5),
+        _within(lam_lambda, "--lambda", 1.0, below=True), _within(alpha, "--alpha", float("inf"), below=True), seed,
+    )  # fmt: skip
+    with counting_bar(console, "preparing", "clip") as progress:
+        corpus = options.open_chosen(dataset, manifest, labels, where, progress, may_prepare=not dry_run)
+    ids = _clips_of(corpus, fold, split, folds, protocol, seed)
+    plans = _plans(corpus, ids, settings, count=count, pairs=pairs, plan=plan, from_=from_, into=into)
+    if dry_run:
+        console.say(f"{count_of(len(plans), 'mixture')} of {count_of(len(ids), 'clip')} would be written to {output}")
+        return
+    _write(console, corpus, plans, output, originals=ids if with_originals else (), page=page, force=force, json=json)
+
+
+def _write(
+    console: Console,
+    corpus: "PreparedCorpus",
+    plans: "tuple[MixPlan, ...]",
+    output: Path,
+    *,
+    originals: "tuple[str, ...]",
+    page: bool,
+    force: bool,
+    json: bool,
+) -> None:
+    from ser_cli.mix_page import PAGE_NAME, SHOWN_MIXTURES, write_page
+    from ser_cli.mixed_corpus import MANIFEST_NAME, METADATA_NAME, PLAN_NAME, describe, write_mixtures
+
+    finish = (lambda folder, clips: write_page(corpus, clips, folder)) if page else None
+    with counting_bar(console, "mixing", "clip") as progress:
+        clips = write_mixtures(
+            corpus, plans, output, originals=originals, force=force, finish=finish, progress=progress
+        )
+    console.say(f"{corpus.name}: {describe(clips)}")
+    if page:
+        more = f", the first {SHOWN_MIXTURES} of them" if len(clips) > SHOWN_MIXTURES else ""
+        console.say(f"listen and look{more}: {output / PAGE_NAME}")
+    if originals:
+        console.say(f"train on it: ser train --manifest {output / MANIFEST_NAME} --targets soft")
+    if not json:
+        console.result(str(output / METADATA_NAME))
+        return
+    console.result_json(
+        {
+            "metadata": str(output / METADATA_NAME),
+            "plan": str(output / PLAN_NAME),
+            "page": str(output / PAGE_NAME) if page else None,
+            "manifest": str(output / MANIFEST_NAME) if originals else None,
+            "mixtures": len(clips),
+            "lowered": sum(clip.gain_db < 0 for clip in clips),
+            "originals": len(originals),
+        }
+    )
+
+
+def _plans(
+    corpus: "PreparedCorpus",
+    ids: "tuple[str, ...]",
+    settings: "MixSettings",
+    *,
+    count: int,
+    pairs: Path | None,
+    plan: Path | None,
+    from_: str | None,
+    into: str | None,
+) -> "tuple[MixPlan, ...]":
+    from ser_cli.mixing import draw_plans, pair_plans, replay_plans
+
+    if plan is not None:
+        return replay_plans(corpus, ids, plan)
+    if pairs is not None:
+        return pair_plans(corpus, ids, pairs, settings)
+    return draw_plans(corpus, ids, count, settings, interfering_emotion=from_, dominant_emotion=into)
+
+
+def _clips_of(
+    corpus: "PreparedCorpus", fold: int | None, split: Split, folds: int | None, protocol: str | None, seed: int
+) -> "tuple[str, ...]":
+    """The clips that may be mixed: all of the corpus, or one side of a fold."""
+    if fold is None:
+        if folds is not None or protocol is not None or split is not Split.TRAIN:
+            raise UsageError("--folds, --protocol and --split go with --fold, which says whose side is meant")
+        return tuple(utterance.id for utterance in corpus.utterances)
+    from ser_cli.data.folds import check_folds, make_folds
+    from ser_cli.data.protocols import choose_protocol
+    from ser_cli.recipe import SelectionSettings
+
+    chosen = choose_protocol(corpus, protocol, folds, seed)
+    made = make_folds(chosen, corpus, validation_speakers=SelectionSettings().validation_speakers, seed=seed)
+    check_folds(made, corpus, chosen)
+    if fold > len(made):
+        raise UsageError(f"--fold {fold}: protocol {chosen.name} has folds 1 to {len(made)}")
+    return dict(made[fold - 1].sides)[split.value]
+
+
+def _range_of(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--snr-range {text}: expected two numbers in decibels, such as -5,10") from None
+    if not -200 <= low <= high <= 200:
+        raise UsageError(f"--snr-range {text}: the lower end comes first, both between -200 and 200 dB")
+    return low, high
+
+
+def _within(value: float, option: str, most: float, *, below: bool = False) -> float:
+    if not 0 < value <= most or (below and value == most):
+        bound = f"below {most:g}" if below else f"at most {most:g}"
+        raise UsageError(f"{option} {value:g}: must be above 0 and {bound}")
+    return value

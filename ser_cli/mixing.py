@@ -1,0 +1,225 @@
+"""Choose which clips of a corpus are mixed, where and how strongly: drawn, by given pairs, or replayed."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.data.mixup import METHODS, MixPlan, plan_mixtures
+from ser_cli.data.store import PreparedCorpus
+from ser_cli.errors import ProblemsError, UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """How mixtures are drawn; see `data/mixup.py`."""
+
+    method: str = "eam"
+    snr_range_db: tuple[float, float] = (-5.0, 10.0)
+    max_overlap: float = 0.5
+    lam_lambda: float = 0.5
+    mixup_alpha: float = 0.2
+    seed: int = 0
+
+
+def draw_plans(
+    corpus: PreparedCorpus,
+    ids: Sequence[str],
+    count: int,
+    settings: MixSettings,
+    *,
+    interfering_emotion: str | None = None,
+    dominant_emotion: str | None = None,
+) -> tuple[MixPlan, ...]:
+    """Draw mixtures of clips.
+
+    Every clip is the dominant one once before any is a second time.
+
+    Args:
+        corpus: where the clips are.
+        ids: the clips that may be mixed.
+        count: how many mixtures.
+        settings: how.
+        interfering_emotion: only clips of this emotion are laid over others.
+        dominant_emotion: only clips of this emotion are laid over.
+
+    Raises:
+        UsageError: an emotion does not occur, or there are no two clips to mix.
+    """
+    dominants = _of_emotion(corpus, ids, dominant_emotion, "--into")
+    partners = _of_emotion(corpus, ids, interfering_emotion, "--from")
+    if len(set(dominants) | set(partners)) < 2:
+        raise UsageError("nothing to mix: only one clip is left; choose other emotions, or another --fold or --split")
+    rng = np.random.default_rng(settings.seed)
+    rounds = -(-count // len(dominants))
+    chosen = [dominants[index] for _ in range(rounds) for index in rng.permutation(len(dominants))][:count]
+    plans = plan_mixtures(
+        chosen,
+        partners,
+        corpus.length,
+        rng,
+        method=settings.method,
+        share=1.0,
+        snr_range_db=settings.snr_range_db,
+        max_overlap=settings.max_overlap,
+        lam_lambda=settings.lam_lambda,
+        mixup_alpha=settings.mixup_alpha,
+    )
+    return tuple(plan for plan in plans if plan is not None)
+
+
+def pair_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path, settings: MixSettings) -> tuple[MixPlan, ...]:
+    """Plan mixtures of chosen pairs, drawing what the file leaves open.
+
+    Args:
+        corpus: where the clips are.
+        ids: the clips that may be mixed.
+        path: CSV with the columns source_a (dominant) and source_b, and for `eam` also start_a_s, start_b_s,
+            length_s and snr_db where they are not to be drawn.
+        settings: how to draw the rest.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ProblemsError: pairs that cannot be mixed, all of them.
+    """
+    rng = np.random.default_rng(settings.seed)
+    allowed = set(ids)
+    plans: list[MixPlan] = []
+    problems: list[str] = []
+    for number, row in _read_csv(path, ("source_a", "source_b")):
+        named = (row["source_a"], row["source_b"])
+        strangers = [identity for identity in named if identity not in allowed]
+        if strangers:
+            known = "" if strangers[0] in corpus.by_id else did_you_mean(strangers[0], allowed)
+            where = "is no clip of the corpus" if strangers[0] not in corpus.by_id else "is not on the chosen side"
+            problems.append(f"line {number}: {strangers[0]} {where}{known}")
+            continue
+        (plan,) = plan_mixtures(
+            [named[0]],
+            [named[1]],
+            corpus.length,
+            rng,
+            method=settings.method,
+            share=1.0,
+            snr_range_db=settings.snr_range_db,
+            max_overlap=settings.max_overlap,
+            lam_lambda=settings.lam_lambda,
+            mixup_alpha=settings.mixup_alpha,
+        )
+        if plan is None:
+            problems.append(f"line {number}: {named[0]} is to be mixed with itself")
+            continue
+        try:
+            plans.append(_with_given(plan, row, corpus))
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+    return _complete(path, plans, problems)
+
+
+def replay_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path) -> tuple[MixPlan, ...]:
+    """Read a plan that `write_mixtures` wrote.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ProblemsError: rows that do not fit the corpus, all of them.
+    """
+    allowed = set(ids)
+    plans: list[MixPlan] = []
+    problems: list[str] = []
+    columns = tuple(MixPlan.__dataclass_fields__)
+    for number, row in _read_csv(path, columns):
+        try:
+            plan = MixPlan(
+                row["method"],
+                row["dominant"],
+                row["interfering"],
+                int(row["dominant_start"]),
+                int(row["interfering_start"]),
+                int(row["length"]),
+                float(row["snr_db"]),
+                float(row["share"]),
+            )
+            _require_fit(plan, corpus, allowed)
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+        else:
+            plans.append(plan)
+    return _complete(path, plans, problems)
+
+
+def _of_emotion(corpus: PreparedCorpus, ids: Sequence[str], emotion: str | None, option: str) -> list[str]:
+    if emotion is not None and emotion not in corpus.labels:
+        raise UsageError(
+            f"{option} {emotion}: not among the labels {', '.join(corpus.labels)}{did_you_mean(emotion, corpus.labels)}"
+        )
+    chosen = [identity for identity in ids if emotion in (None, corpus.by_id[identity].emotion)]
+    if not chosen:
+        raise UsageError(f"{option} {emotion}: no clip of that emotion is left; choose another --fold or --split")
+    return chosen
+
+
+def _with_given(plan: MixPlan, row: dict[str, str], corpus: PreparedCorpus) -> MixPlan:
+    """A drawn plan with what a row fixes."""
+    columns = ("start_a_s", "start_b_s", "length_s", "snr_db")
+    given = {column: float(row[column]) for column in columns if row.get(column)}
+    if given and plan.method != "eam":
+        raise ValueError(f"{next(iter(given))} is of the method eam alone; {plan.method} adds whole clips")
+    if not all(np.isfinite(value) for value in given.values()):
+        raise ValueError(f"{given} are not all finite numbers")
+    length = round(given["length_s"] * SAMPLE_RATE_HZ) if "length_s" in given else plan.length
+    starts = []
+    for column, identity, drawn in (
+        ("start_a_s", plan.dominant, plan.dominant_start),
+        ("start_b_s", plan.interfering, plan.interfering_start),
+    ):
+        room = max(0, corpus.length(identity) - length)
+        starts.append(round(given[column] * SAMPLE_RATE_HZ) if column in given else min(drawn, room))
+    fixed = MixPlan(
+        plan.method, plan.dominant, plan.interfering, starts[0], starts[1], length, given.get("snr_db", plan.snr_db)
+    )
+    _require_fit(fixed, corpus, {plan.dominant, plan.interfering})
+    return fixed
+
+
+def _require_fit(plan: MixPlan, corpus: PreparedCorpus, allowed: set[str]) -> None:
+    if plan.method not in METHODS:
+        raise ValueError(f"method {plan.method!r} is not among {', '.join(METHODS)}")
+    for identity, start in ((plan.dominant, plan.dominant_start), (plan.interfering, plan.interfering_start)):
+        if identity not in allowed:
+            where = "is not on the chosen side" if identity in corpus.by_id else f"is no clip of {corpus.name}"
+            raise ValueError(f"{identity} {where}")
+        length = corpus.length(identity)
+        if start < 0 or plan.length < 1 or start + plan.length > length:
+            raise ValueError(
+                f"{identity} lasts {length / SAMPLE_RATE_HZ:.3f} s; a segment of {plan.length / SAMPLE_RATE_HZ:.3f} s"
+                f" from {start / SAMPLE_RATE_HZ:.3f} s does not lie inside it"
+            )
+    if not np.isfinite(plan.snr_db) or not 0 <= plan.share <= 1:
+        raise ValueError(f"snr_db {plan.snr_db} or share {plan.share} is not possible")
+
+
+def _complete(path: Path, plans: list[MixPlan], problems: list[str]) -> tuple[MixPlan, ...]:
+    if problems:
+        raise ProblemsError(str(path), problems, "correct the lines and run again", usage=True)
+    if not plans:
+        raise UsageError(f"{path}: no row to mix")
+    return tuple(plans)
+
+
+def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = [(reader.line_num, {k: v or "" for k, v in row.items() if k}) for row in reader]
+            header = reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as CSV ({error})") from None
+    for column in needed:
+        if column not in header:
+            raise UsageError(
+                f"{path}: no column {column!r}{did_you_mean(column, header)}\n  needed: {', '.join(needed)}"
+            )
+    return rows

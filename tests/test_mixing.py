@@ -1,0 +1,281 @@
+"""`ser mix`: what is written can be checked, heard, replayed and trained on, and nothing crosses a fold."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_cli.data.store import open_corpus
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def corpus(ser, tones, home):
+    assert ser("prepare", "--manifest", tones, "-q").exit_code == 0
+    return open_corpus(home / "corpora" / "tones")
+
+
+def mixed(ser, *options: object, output: str = "mixed") -> list[dict[str, str]]:
+    result = ser("mix", "--dataset", "tones", "--output", output, "--no-page", *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{output}/metadata.csv\n"
+    return rows_of(Path(output, "metadata.csv"))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_columns_that_scripts_rely_on_are_there(ser, corpus):
+    rows = mixed(ser, "--count", 5)
+    assert list(rows[0])[:10] == [
+        *("file_name", "source_a", "source_b", "start_a_s", "start_b_s", "length_s"),
+        *("snr_db", "snr_measured_db", "lambda", "gain_db"),
+    ]
+    assert [name for name in rows[0] if name.startswith("target_")] == ["target_angry", "target_happy", "target_sad"]
+    assert len(rows) == 5
+    assert {path.name for path in Path("mixed/audio").iterdir()} == {f"mix-000{n}.flac" for n in range(1, 6)}
+
+
+def test_each_mixture_is_what_its_row_says(ser, corpus):
+    for row in mixed(ser, "--count", 30, "--snr-range", "-3,8"):
+        a, b = corpus.waveform(row["source_a"]), corpus.waveform(row["source_b"])
+        start_a, start_b, length = (round(float(row[f"{n}_s"]) * 16_000) for n in ("start_a", "start_b", "length"))
+        samples, rate = soundfile.read(Path("mixed", row["file_name"]), dtype="float32")
+        assert rate == 16_000
+        assert len(samples) == len(a)
+        gain = 10 ** (float(row["gain_db"]) / 20)
+        added = samples / gain - a
+        outside = np.ones(len(a), dtype=bool)
+        outside[start_a : start_a + length] = False
+        np.testing.assert_allclose(added[outside], 0, atol=2 / 32768)
+        power_a = np.sum(a[start_a : start_a + length] ** 2.0)
+        power_b = np.sum(added[start_a : start_a + length] ** 2.0)
+        if length > 200:
+            assert 10 * np.log10(power_a / power_b) == pytest.approx(float(row["snr_db"]), abs=0.1)
+            segment = b[start_b : start_b + length]
+            correlation = np.corrcoef(segment, added[start_a : start_a + length])[0, 1]
+            assert correlation > 0.99
+        assert float(row["snr_measured_db"]) == pytest.approx(float(row["snr_db"]), abs=0.01)
+        weight = 1 / (1 + 10 ** (float(row["snr_db"]) / 10)) * length / len(a)
+        assert float(row["lambda"]) == pytest.approx(weight, abs=1e-4)
+        target = {name.removeprefix("target_"): float(v) for name, v in row.items() if name.startswith("target_")}
+        expected = dict.fromkeys(target, 0.0)
+        expected[row["emotion_a"]] += 1 - weight
+        expected[row["emotion_b"]] += weight
+        assert target == pytest.approx(expected, abs=1e-4)
+        assert -3 <= float(row["snr_db"]) <= 8
+
+
+def test_label_adaptive_and_conventional_mixtures_last_as_long_as_the_longer_clip(ser, corpus):
+    for method in ("lam", "mixup"):
+        for row in mixed(ser, "--count", 10, "--method", method, output=method):
+            a, b = corpus.waveform(row["source_a"]), corpus.waveform(row["source_b"])
+            samples, _ = soundfile.read(Path(method, row["file_name"]), dtype="float32")
+            assert len(samples) == max(len(a), len(b))
+            assert row["snr_db"] == ""
+            if method == "lam":
+                assert float(row["lambda"]) == pytest.approx(len(b) / (len(a) + len(b)), abs=1e-5)
+                both = min(len(a), len(b))
+                np.testing.assert_allclose(samples[:both], (a[:both] + b[:both]) / 2, atol=2 / 32768)
+
+
+def test_a_mixture_that_would_clip_is_lowered_as_a_whole_and_the_gain_recorded(ser, tmp_path):
+    lines = ["path,emotion,speaker"]
+    time = np.arange(8000) / 16_000
+    for number, emotion in enumerate(["happy", "sad"] * 3):
+        soundfile.write(tmp_path / f"{number}.wav", 0.9 * np.sin(2 * np.pi * (300 + 40 * number) * time), 16_000)
+        lines.append(f"{number}.wav,{emotion},p{number}")
+    (tmp_path / "loud.csv").write_text("\n".join(lines) + "\n")
+    result = ser("mix", "--manifest", tmp_path / "loud.csv", "--count", 12, "--output", "mixed", "--snr-range", "0,0")
+    assert result.exit_code == 0, result.stderr
+    lowered = [row for row in rows_of(Path("mixed/metadata.csv")) if float(row["gain_db"]) < 0]
+    assert len(lowered) > 6
+    assert f"{len(lowered)} would have clipped and were lowered as a whole, by gain_db" in result.stderr
+    for row in lowered:
+        samples, _ = soundfile.read(Path("mixed", row["file_name"]))
+        assert np.abs(samples).max() == pytest.approx(0.999, abs=1e-3)
+        # Nothing is flattened: no two samples in a row stand at the peak.
+        at_peak = np.abs(samples) > 0.9985
+        assert not np.any(at_peak[1:] & at_peak[:-1] & (samples[1:] == samples[:-1]))
+
+
+def test_a_plan_is_replayed_byte_for_byte(ser, corpus):
+    for method in ("eam", "lam", "mixup"):
+        mixed(ser, "--count", 6, "--method", method, "--seed", 3, output=method)
+        mixed(ser, "--plan", f"{method}/plan.csv", output=f"{method}-again")
+        for path in sorted(Path(method).rglob("*.*")):
+            assert path.read_bytes() == Path(f"{method}-again", path.relative_to(method)).read_bytes()
+
+
+def test_a_seed_draws_the_same_and_another_draws_others(ser, corpus):
+    drawn = [mixed(ser, "--seed", seed, output=f"m{n}") for n, seed in enumerate([1, 1, 2])]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_emotions_are_chosen_for_both_sides_and_each_clip_is_the_first_in_turn(ser, corpus):
+    rows = mixed(ser, "--from", "angry", "--into", "sad", "--count", 36)
+    assert {(row["emotion_a"], row["emotion_b"]) for row in rows} == {("sad", "angry")}
+    firsts = [row["source_a"] for row in rows]
+    assert len(set(firsts[:18])) == len(set(firsts[18:])) == 18
+
+
+def test_chosen_pairs_are_mixed_as_the_file_says(ser, corpus):
+    Path("pairs.csv").write_text(
+        "source_a,source_b,start_a_s,start_b_s,length_s,snr_db\np1/sad-0,p2/happy-0,0.05,0.1,0.1,3\np3/sad-1,p1/sad-0,,,,\n"
+    )
+    first, second = mixed(ser, "--pairs", "pairs.csv")
+    told = [first[name] for name in ("source_a", "source_b", "start_a_s", "start_b_s", "length_s", "snr_db")]
+    assert told == ["p1/sad-0", "p2/happy-0", "0.05", "0.1", "0.1", "3.0"]
+    assert float(second["target_sad"]) == 1.0
+
+
+def test_pairs_that_cannot_be_mixed_are_all_named(ser, corpus):
+    Path("pairs.csv").write_text(
+        "source_a,source_b,start_a_s,start_b_s,length_s,snr_db\n"
+        "p1/sad-0,p1/sad-9,,,,\np1/sad-0,p1/sad-0,,,,\np1/sad-0,p2/sad-0,0.2,0,0.3,\np1/sad-0,p2/sad-0,x,,,\n"
+    )
+    result = ser("mix", "--dataset", "tones", "--output", "mixed", "--pairs", "pairs.csv")
+    assert result.exit_code == 2
+    assert "4 problems" in result.stderr
+    assert "line 2: p1/sad-9 is no clip of the corpus; did you mean p1/sad-" in result.stderr
+    assert "line 3: p1/sad-0 is to be mixed with itself" in result.stderr
+    assert "line 4: p1/sad-0 lasts" in result.stderr
+    assert "a segment of 0.300 s from 0.200 s does not lie inside it" in result.stderr
+    assert not Path("mixed").exists()
+
+
+def test_a_side_of_a_fold_is_mixed_and_a_pair_across_it_refused(ser, corpus):
+    side = ["--fold", 1, "--folds", 3]
+    tested = {row["speaker_a"] for row in mixed(ser, *side, "--split", "test", "--count", 40, output="test")}
+    trained = mixed(ser, *side, "--split", "train", "--count", 80, output="train")
+    heard = {row[f"speaker_{letter}"] for row in trained for letter in "ab"}
+    assert len(tested) == 2
+    assert heard
+    assert not heard & tested
+    one, other = sorted(tested)[0], sorted(heard)[0]
+    Path("pairs.csv").write_text(f"source_a,source_b\n{other}/sad-0,{one}/sad-0\n")
+    result = ser("mix", "--dataset", "tones", "--output", "x", *side, "--pairs", "pairs.csv")
+    assert result.exit_code == 2
+    assert f"line 2: {one}/sad-0 is not on the chosen side" in result.stderr
+
+
+def test_a_mixed_corpus_trains_and_no_mixture_meets_a_tested_speaker(ser, corpus):
+    result = ser(
+        "mix", "--dataset", "tones", "--output", "mixed", "--count", 60, "--with-originals", "--no-page", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["mixtures"], told["originals"], told["manifest"]) == (60, 54, "mixed/manifest.csv")
+    assert "ser train --manifest mixed/manifest.csv --targets soft" in result.stderr
+    metadata = {f"{row['source_a']}|{row['source_b']}": row for row in rows_of(Path("mixed/metadata.csv"))}
+    manifest = rows_of(Path("mixed/manifest.csv"))
+    for row in manifest[54:]:
+        votes = dict(part.split(":") for part in row["votes"].split())
+        target = metadata[f"{row['source_a']}|{row['source_b']}"]
+        for label, share in votes.items():
+            assert float(share) == pytest.approx(float(target[f"target_{label}"]), abs=1e-3)
+    options = ("--folds", 3, "--targets", "soft", *TINY, "--output", "run")
+    trained = ser("train", "--manifest", "mixed/manifest.csv", *options)
+    assert trained.exit_code == 0, trained.stderr
+    by_id = {row["id"]: row for row in manifest}
+    sides = rows_of(Path("run/folds.csv"))
+    for fold in "123":
+        kept = {row["id"]: row["side"] for row in sides if row["fold"] == fold}
+        tested = {by_id[i]["speaker"] for i, side in kept.items() if side == "test"}
+        mixtures = [i for i in kept if i.startswith("mix-")]
+        assert {kept[i] for i in mixtures} == {"train"}
+        assert 0 < len(mixtures) < 60
+        for identity in mixtures:
+            assert not {by_id[identity]["speaker"], by_id[identity]["also_speaker"]} & tested
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--count", "0"], 2, "greater than or equal to 1"),
+        (["--snr-range", "10,-5"], 2, "--snr-range 10,-5: the lower end comes first"),
+        (["--snr-range", "loud"], 2, "expected two numbers in decibels"),
+        (["--snr-range", "nan,3"], 2, "the lower end comes first"),
+        (["--max-overlap", "0.8"], 2, "--max-overlap 0.8: must be above 0 and at most 0.5"),
+        (["--lambda", "1"], 2, "--lambda 1: must be above 0 and below 1"),
+        (["--alpha", "0"], 2, "--alpha 0: must be above 0"),
+        (["--from", "angr"], 2, "--from angr: not among the labels angry, happy, sad; did you mean angry?"),
+        (["--fold", "9", "--folds", "3"], 2, "has folds 1 to 3"),
+        (["--split", "test"], 2, "go with --fold"),
+        (["--plan", "p.csv", "--pairs", "q.csv"], 2, "give one of them"),
+        (["--plan", "none.csv"], 2, "none.csv: cannot be read as CSV"),
+        (["--pairs", "wrong.csv"], 2, "no column 'source_b'; did you mean sourceb?"),
+        (["--pairs", "empty.csv"], 2, "empty.csv: no row to mix"),
+    ],
+)
+def test_what_cannot_be_mixed_is_told(ser, corpus, options, code, told):
+    Path("wrong.csv").write_text("source_a,sourceb\np1/sad-0,p2/sad-0\n")
+    Path("empty.csv").write_text("source_a,source_b\n")
+    result = ser("mix", "--dataset", "tones", "--output", "mixed", *options)
+    assert result.exit_code == code
+    assert told in " ".join(result.stderr.split())
+    assert result.stdout == ""
+    assert not Path("mixed").exists()
+
+
+def test_a_plan_that_does_not_fit_the_corpus_is_told(ser, corpus):
+    mixed(ser, "--count", 2)
+    text = Path("mixed/plan.csv").read_text()
+    for number, (old, new, told) in enumerate(
+        [("eam", "eem", "method 'eem' is not among eam, lam, mixup"), ("\neam,p", "\neam,q", "is no clip of tones")]
+    ):
+        Path(f"{number}.csv").write_text(text.replace(old, new))
+        result = ser("mix", "--dataset", "tones", "--output", "again", "--plan", f"{number}.csv")
+        assert result.exit_code == 2
+        assert told in result.stderr
+
+
+def test_an_output_folder_is_replaced_only_on_request_and_only_if_it_holds_mixtures(ser, corpus):
+    mixed(ser, "--count", 2)
+    again = ser("mix", "--dataset", "tones", "--output", "mixed")
+    assert again.exit_code == 2
+    assert "mixed holds mixtures already; choose another --output, or replace them with --force" in again.stderr
+    assert len(mixed(ser, "--count", 3, "--force")) == 3
+    Path("thesis").mkdir()
+    Path("thesis/chapter.tex").touch()
+    refused = ser("mix", "--dataset", "tones", "--output", "thesis", "--force")
+    assert refused.exit_code == 2
+    assert "thesis exists and holds something else than mixtures" in refused.stderr
+    assert [path.name for path in Path("thesis").iterdir()] == ["chapter.tex"]
+
+
+def test_an_interrupted_call_leaves_nothing(ser, corpus, monkeypatch):
+    def stop(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ser_cli.mixed_corpus.encode_flac", stop)
+    result = ser("mix", "--dataset", "tones", "--output", "mixed")
+    assert result.exit_code == 1
+    assert "cannot write mixed: No space left on device" in result.stderr
+    assert not [path for path in Path().iterdir() if "mixed" in path.name]
+
+
+def test_a_silent_segment_mixes_nothing_and_is_said(ser, tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 8000)
+    for name in ("a", "b"):
+        half_silent = np.concatenate([noise * (1 if name == "a" else 0.5), np.zeros(8000)])
+        soundfile.write(tmp_path / f"{name}.wav", half_silent, 16_000)
+    (tmp_path / "half.csv").write_text("path,emotion,speaker\na.wav,happy,p1\nb.wav,sad,p2\n")
+    Path("pairs.csv").write_text("source_a,source_b,start_a_s,start_b_s,length_s,snr_db\na,b,0.6,0,0.3,0\n")
+    result = ser("mix", "--manifest", tmp_path / "half.csv", "--output", "mixed", "--pairs", "pairs.csv")
+    assert result.exit_code == 0
+    assert "in 1 a segment is silent, so nothing was mixed and lambda is 0" in result.stderr
+    (row,) = rows_of(Path("mixed/metadata.csv"))
+    assert (float(row["lambda"]), float(row["target_happy"])) == (0.0, 1.0)
+
+
+def test_dry_run_writes_nothing(ser, corpus):
+    result = ser("mix", "--dataset", "tones", "--output", "mixed", "--dry-run")
+    assert result.exit_code == 0
+    assert "20 mixtures of 54 clips would be written to mixed" in result.stderr
+    assert not Path("mixed").exists()
