@@ -1,9 +1,16 @@
-"""Trained models on disk: weights as safetensors, everything else as JSON, each whole or absent."""
+"""Trained models on disk: weights as safetensors, everything else as JSON, each whole or absent; never pickle.
+
+FOLDER/
+  model.safetensors  the weights
+  model.json         labels, preprocessing, recipe, encoder; where the model comes from; SHA-256 of both files
+"""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor, nn
@@ -12,11 +19,17 @@ from ser_cli.errors import RunError
 from ser_cli.files import write_atomically
 from ser_cli.models.building import describe_encoder, rebuild_model
 from ser_cli.models.classifier import EmotionClassifier
-from ser_cli.recipe import Recipe
+from ser_cli.provenance import DESCRIPTION_NAME, PREPROCESSING, Provenance, read_description, read_provenance
+from ser_cli.recipe import BUILT_IN_ENCODER, Recipe
 from ser_cli.runs import write_json
 
 WEIGHTS_NAME = "model.safetensors"
-DESCRIPTION_NAME = "model.json"
+FORMAT = 2
+"""Of `model.json`; the first had neither hashes nor provenance and is still read."""
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Files that run whatever code their author put in when they are opened, and that are therefore never opened."""
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,9 @@ class TrainedModel:
     labels: tuple[str, ...]
     """Emotions in the order of the logits."""
     recipe: Recipe
+    provenance: Provenance | None
+    """None for a model of an older version, which does not tell."""
+    weights_sha256: str
 
 
 def save_model(
@@ -35,6 +51,7 @@ def save_model(
     weights: dict[str, Tensor],
     labels: tuple[str, ...],
     recipe: Recipe,
+    provenance: Provenance | None = None,
 ) -> None:
     """Write a model so that `load_model` needs nothing but the folder.
 
@@ -44,13 +61,22 @@ def save_model(
         weights: to store, by parameter name.
         labels: emotions in the order of the logits.
         recipe: that the model was built from.
+        provenance: which data and speakers it was trained on.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    write_atomically(folder / WEIGHTS_NAME, safetensors.torch.save(tensors))
-    write_json(
-        folder / DESCRIPTION_NAME,
-        {"labels": labels, "recipe": recipe.model_dump(mode="json"), "encoder": describe_encoder(model)},
-    )
+    content = safetensors.torch.save(tensors)
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "labels": list(labels),
+        "preprocessing": {**PREPROCESSING, "features": _features(recipe)},
+        "provenance": asdict(provenance) if provenance else None,
+        "recipe": recipe.model_dump(mode="json"),
+        "encoder": describe_encoder(model),
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    description["sha256"] = _hash_description(description)
+    write_atomically(folder / WEIGHTS_NAME, content)
+    write_json(folder / DESCRIPTION_NAME, description)
 
 
 def hash_weights(module: nn.Module) -> str:
@@ -63,17 +89,107 @@ def hash_weights(module: nn.Module) -> str:
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """Load what `save_model` wrote.
+    """Load what `save_model` wrote; needs the folder, torch and the code of the model, nothing of training.
 
     Raises:
-        RunError: files are missing or damaged.
+        RunError: files are missing, truncated or changed, or there is a pickle in the place of the weights.
     """
+    description = read_description(folder)
+    content = _read_weights(folder)
+    digest = hashlib.sha256(content).hexdigest()
+    if "format" in description:
+        _require_untouched(folder, description, digest)
     try:
-        description = json.loads((folder / DESCRIPTION_NAME).read_text(encoding="utf-8"))
         recipe = Recipe.model_validate(description["recipe"])
         labels = tuple(description["labels"])
+        told = description.get("provenance")
+        provenance = read_provenance(told) if told else None
         model = rebuild_model(recipe, len(labels), description["encoder"])
-        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_NAME))
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        raise RunError(f"{folder}: no usable model ({error})\n  train the fold again") from error
-    return TrainedModel(model.eval(), labels, recipe)
+        model.load_state_dict(safetensors.torch.load(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise RunError(
+            f"{folder}: no usable model, the files do not fit together or are truncated ({_first_line(error)})\n"
+            f"  copy the whole folder again, or train the fold again"
+        ) from error
+    return TrainedModel(model.eval(), labels, recipe, provenance, digest)
+
+
+def _read_weights(folder: Path) -> bytes:
+    path = folder / WEIGHTS_NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        refuse_pickles(folder)
+        raise RunError(
+            f"{folder}: no usable model, {WEIGHTS_NAME} is missing\n  copy the whole folder again, or train the fold"
+        ) from None
+    except OSError as error:
+        raise RunError(f"{path}: no usable model ({error.strerror or error})\n  copy the whole folder again") from None
+    if content.startswith(_PICKLE_STARTS):
+        raise _refused(path)
+    return content
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Say of a folder without safetensors which file was not opened.
+
+    Raises:
+        RunError: there is a pickle; it is named.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICKLE_SUFFIXES:
+            raise _refused(path)
+
+
+def _refused(path: Path) -> RunError:
+    return RunError(
+        f"{path} is a pickle, which runs whatever code its author put in; it was not opened\n"
+        f"  expected weights as safetensors ({WEIGHTS_NAME}): ask for them, or convert the file where you trust it"
+    )
+
+
+def _require_untouched(folder: Path, description: Mapping[str, Any], weights_sha256: str) -> None:
+    """Compare both files with what was written.
+
+    Raises:
+        RunError: one of them differs.
+    """
+    newer = description["format"] if isinstance(description["format"], int) else FORMAT + 1
+    if newer > FORMAT:
+        raise RunError(
+            f"{folder / DESCRIPTION_NAME} was written by a newer version of ser (format {description['format']};"
+            f" this one reads {FORMAT})\n  upgrade: pip install --upgrade ser-cli"
+        )
+    expected = {
+        WEIGHTS_NAME: (weights_sha256, description.get("weights_sha256")),
+        DESCRIPTION_NAME: (_hash_description(description), description.get("sha256")),
+    }
+    for name, (found, told) in expected.items():
+        if found != told:
+            raise RunError(
+                f"{folder / name} is truncated or was changed after training (SHA-256 {found[:12]}…,"
+                f" expected {str(told)[:12]}…)\n  copy the whole folder again, or train the fold again"
+            )
+
+
+def _hash_description(description: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that `model.json` says but this hash."""
+    told = {key: value for key, value in description.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _features(recipe: Recipe) -> dict[str, Any]:
+    """What the encoder makes of the waveform, for whoever rebuilds it elsewhere."""
+    if recipe.encoder.name != BUILT_IN_ENCODER:
+        return {"kind": "waveform", "encoder": Path(recipe.encoder.name).name}
+    settings = recipe.conformer
+    return {
+        "kind": "log-mel spectrogram",
+        "mel_bands": settings.mel_bands,
+        "hop_ms": settings.hop_ms,
+        "window_ms": settings.window_ms,
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

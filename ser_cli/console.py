@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console as RichConsole
-from rich.table import Table
-
 
 @dataclass(frozen=True)
 class Console:
@@ -35,6 +32,10 @@ class Console:
             for row in [header, *rows]:
                 self.result("\t".join(row))
             return
+        # Rich takes half of the time in which `ser` starts, and TAB has nothing to draw.
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+
         table = Table(*header)
         for row in rows:
             table.add_row(*row)
@@ -80,5 +81,7 @@ def print_error(text: str) -> None:
 
 
 def _print_to_person(text: str, style: str | None = None) -> None:
+    from rich.console import Console as RichConsole
+
     # soft_wrap: a path must never be broken by the width of a window; markup off: brackets in file names.
     RichConsole(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)

@@ -10,17 +10,19 @@ import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
-from ser_cli.data.folds import Fold, check_folds, make_folds, write_folds
+from ser_cli.checkpoints import load_model
+from ser_cli.data.folds import Fold, caveats, check_folds, hash_folds, make_folds, write_folds
 from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision
-from ser_cli.errors import UsageError
+from ser_cli.embeddings import embed_fold, write_embeddings
+from ser_cli.errors import FoldError, UsageError
 from ser_cli.evaluation import evaluate_run
 from ser_cli.files import write_atomically
 from ser_cli.models.building import build_model
 from ser_cli.recipe import Recipe
 from ser_cli.reports import write_report
-from ser_cli.runs import Run, RunIdentity, open_or_create_run, write_environment, write_json
+from ser_cli.runs import FoldFolder, Run, RunIdentity, open_or_create_run, write_environment, write_json
 from ser_cli.training import TrainingObserver, train_fold
 
 
@@ -50,18 +52,24 @@ class Plan:
             folds=len(self.folds),
             protocol=self.protocol.name,
             protocol_hash=self.protocol.hash,
+            folds_hash=hash_folds(self.folds),
             manifest_hash=self.corpus.preparation.manifest_hash,
             recipe_hash=self.recipe.hash,
             seed=self.recipe.seed,
         )
 
     @property
+    def caveats(self) -> list[str]:
+        """What a reader of the scores has to know of these folds."""
+        return caveats(self.folds, self.corpus)
+
+    @property
     def default_folder(self) -> Path:
         """Where the run goes unless told otherwise: equal plans go to the same place."""
         identity = self.identity
         parts = dict.fromkeys((identity.dataset, identity.recipe, Path(identity.encoder).name))
-        decisive = (identity.recipe_hash, identity.protocol_hash, identity.manifest_hash, *identity.labels)
-        digest = hashlib.sha256("".join(decisive).encode()).hexdigest()[:8]
+        hashes = (identity.recipe_hash, identity.protocol_hash, identity.folds_hash, identity.manifest_hash)
+        digest = hashlib.sha256("".join([*hashes, *identity.labels]).encode()).hexdigest()[:8]
         return Path("runs") / "-".join([*filter(None, parts), digest])
 
 
@@ -88,6 +96,7 @@ def plan_cross_validation(
         UsageError: `folds` or `wanted` do not fit.
         FoldError: folds that would leak, or lack an emotion.
     """
+    _require_labels(corpus)
     chosen = choose_protocol(corpus, protocol, folds, recipe.seed)
     held_out = recipe.selection.validation_speakers if recipe.selection.by == "validation" else 0
     made = make_folds(chosen, corpus, validation_speakers=held_out, seed=recipe.seed)
@@ -98,13 +107,38 @@ def plan_cross_validation(
     return Plan(corpus, recipe, recipe_name, chosen, made, tuple(sorted(set(wanted))) or tuple(f.index for f in made))
 
 
+def _require_labels(corpus: PreparedCorpus) -> None:
+    there = {utterance.emotion for utterance in corpus.utterances}
+    gone = [label for label in corpus.labels if label not in there]
+    if gone:
+        because = f" is left by {' and '.join(f'--where {text!r}' for text in corpus.where)}" if corpus.where else ""
+        raise FoldError(
+            f"{corpus.name}: no clip of {', '.join(gone)}{because or ' was prepared'}\n"
+            f"  choose other emotions with --labels{', or loosen --where' if corpus.where else ''}"
+        )
+
+
 def cross_validate(
-    plan: Plan, folder: Path, device_name: str, observer: TrainingObserver, *, force: bool = False
+    plan: Plan,
+    folder: Path,
+    device_name: str,
+    observer: TrainingObserver,
+    *,
+    force: bool = False,
+    embeddings: bool = False,
 ) -> Run:
     """Train the wanted folds that are not done yet; score the run when it is complete.
 
     Any number of processes may train different folds of one run at the same time; the last to finish finds
     all folds there and writes scores and report.
+
+    Args:
+        plan: what is trained.
+        folder: of the run.
+        device_name: as `--device` takes it.
+        observer: told what happens.
+        force: delete another run that lies in the folder.
+        embeddings: store those of each wanted fold too, also where it was trained before.
 
     Raises:
         EncoderError: pre-trained weights cannot be had; found before anything is written.
@@ -124,6 +158,8 @@ def cross_validate(
             elif not run.fold(index).is_done:
                 write_environment(run.fold(index).folder / "environment.json", str(accelerator.device))
                 train_fold(plan.corpus, plan.folds[index - 1], plan.recipe, run.fold(index), accelerator, observer)
+            if held and embeddings and not run.fold(index).embeddings_path.is_file():
+                _store_embeddings(plan, run.fold(index), plan.folds[index - 1], accelerator, observer)
     if run.is_complete:
         write_report(run, evaluate_run(run))
     return run
@@ -155,11 +191,25 @@ def _write_preamble(run: Run, plan: Plan, accelerator: Accelerator) -> None:
     if not run.environment_path.is_file():
         write_environment(run.environment_path, str(accelerator.device))
     if not run.protocol_path.is_file():
-        write_json(run.protocol_path, plan.protocol.as_json())
+        told = {**plan.protocol.as_json(), "caveats": plan.caveats}
+        write_json(run.protocol_path, told)
     if not run.folds_path.is_file():
         write_folds(run.folds_path, plan.folds, plan.corpus)
     if not run.recipe_path.is_file():
         write_atomically(run.recipe_path, plan.recipe.as_toml().encode())
+
+
+def _store_embeddings(
+    plan: Plan, folder: FoldFolder, fold: Fold, accelerator: Accelerator, observer: TrainingObserver
+) -> None:
+    """Run a trained fold's clips through its stored model: what is kept belongs to the weights that are kept."""
+    model = load_model(folder.folder).model.to(accelerator.device)
+
+    def progress(done: int, total: int) -> None:
+        observer.embedding(fold, done, total)
+
+    found = embed_fold(model, plan.corpus, fold, plan.recipe.training.batch_size, progress)
+    write_embeddings(folder.embeddings_path, found)
 
 
 @contextmanager

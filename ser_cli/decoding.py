@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from ser_cli.data.audio import read_recording
+from ser_cli.data.audio import SAMPLE_RATE_HZ, read_recording
 from ser_cli.data.manifest import Utterance
 from ser_cli.data.store import AUDIO_DTYPE, AUDIO_NAME, FORMAT_VERSION, StoredAudio
 from ser_cli.errors import AudioError
@@ -28,6 +28,9 @@ DECODED_AHEAD = 32
 
 NOTED_AT_ONCE = 64
 """Recordings between two writes of the journal: what a sudden end can cost."""
+
+ESTIMATED_FROM = 16
+"""Recordings whose headers tell how much the whole corpus will take."""
 
 Progress = Callable[[int, int], None]
 """Told how many of how many recordings are decoded."""
@@ -83,6 +86,24 @@ def decode_into(
                     progress(len(done) + number, len(utterances))
         os.fsync(audio_file.fileno())
     return stored, unusable
+
+
+def estimate_bytes(utterances: Sequence[Utterance]) -> int:
+    """About how many bytes the decoded recordings take: what a few have by their headers, over their files' size."""
+    import soundfile
+
+    sampled = utterances[:: max(1, len(utterances) // ESTIMATED_FROM)]
+    decoded = files = 0
+    for utterance in sampled:
+        try:
+            known = soundfile.info(utterance.path)
+        except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
+            continue  # named later; video files too tell no length here
+        decoded += round(known.frames / known.samplerate * SAMPLE_RATE_HZ) * AUDIO_DTYPE.itemsize
+        files += max(0, _state(utterance.path)[0])
+    if not files:
+        return 0
+    return round(decoded / files * sum(max(0, _state(utterance.path)[0]) for utterance in utterances))
 
 
 def forget_journal(folder: Path) -> None:

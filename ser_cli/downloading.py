@@ -93,6 +93,7 @@ def describe_download(corpus: Corpus) -> list[str]:
         f"  licence: {corpus.licence}",
         f"  homepage: {corpus.homepage}",
         f"  archive: {corpus.download.url} ({'size unknown' if size is None else in_words(size)})",
+        *([] if corpus.download.md5 else ["  its publisher gives no checksum; the archive's own are checked"]),
         f"  goes to: {source_folder(corpus.name)} ({in_words(corpus.download.unpacked_bytes)} unpacked)",
     ]
 

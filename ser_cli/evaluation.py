@@ -1,10 +1,13 @@
 """Score a run from its predictions on disk: per fold, mean and standard deviation, pooled."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from ser_cli.breakdown import Breakdown, break_down, read_people
 from ser_cli.errors import RunError
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.predictions import Prediction, read_predictions
@@ -27,10 +30,18 @@ class RunScores:
     """Over the folds that are done."""
     std: dict[str, float] | None
     """Sample standard deviation over the folds (divisor folds - 1); None for a single fold."""
-    pooled: Scores
-    """Over all predictions together."""
-    confusion: tuple[tuple[int, ...], ...]
-    """Pooled counts, truth by row."""
+    breakdown: Breakdown
+    """All predictions together, taken apart."""
+
+    @property
+    def pooled(self) -> Scores:
+        """Over all predictions together."""
+        return self.breakdown.pooled
+
+    @property
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """Pooled counts, truth by row."""
+        return self.breakdown.confusion
 
     @property
     def missing_folds(self) -> list[int]:
@@ -48,8 +59,7 @@ class RunScores:
             "folds": [{"fold": index, **asdict(scores)} for index, scores in self.folds],
             "mean": self.mean,
             "std": self.std,
-            "pooled": asdict(self.pooled),
-            "confusion": [list(row) for row in self.confusion],
+            **self.breakdown.as_json(),
             "protocol": self.identity.protocol,
             "protocol_hash": self.identity.protocol_hash,
             "protocol_rule": self.rule,
@@ -69,20 +79,15 @@ def evaluate_run(run: Run) -> RunScores:
         RunError: the folder holds no run, no fold is done, or predictions cannot be read.
     """
     identity = run.identity()
-    done = run.done_folds()
-    if not done:
-        raise RunError(
-            f"{run.folder}: no fold is done yet, so there is nothing to score\n  run the same `ser train` again"
-        )
-    predictions = {index: read_predictions(run.fold(index).predictions_path) for index in done}
+    predictions = tested_predictions(run)
+    done = list(predictions)
     facts = {index: run.fold(index).facts() for index in done}
     folds = tuple(
-        (index, _score(predictions[index], identity.labels, facts[index].get("lacking", ()))[0]) for index in done
+        (index, _score(predictions[index], identity.labels, facts[index].get("lacking", ()))) for index in done
     )
     everything = [prediction for index in done for prediction in predictions[index]]
     # While some folds are not done, an emotion that only they test is lacking in the pool too.
     everywhere = set.intersection(*(set(facts[index].get("lacking", ())) for index in done))
-    pooled, confusion = _score(everything, identity.labels, sorted(everywhere))
     rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
     return RunScores(
         identity=identity,
@@ -91,13 +96,49 @@ def evaluate_run(run: Run) -> RunScores:
         folds=folds,
         mean={rate: fmean(values) for rate, values in rates.items()},
         std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
-        pooled=pooled,
-        confusion=confusion,
+        breakdown=break_down(everything, identity.labels, read_people(run.folds_path), lacking=sorted(everywhere)),
     )
 
 
-def _score(
-    predictions: list[Prediction] | tuple[Prediction, ...], labels: tuple[str, ...], lacking: Sequence[str]
-) -> tuple[Scores, tuple[tuple[int, ...], ...]]:
+def tested_predictions(run: Run) -> dict[int, tuple[Prediction, ...]]:
+    """The predictions of each fold that is done, by its index.
+
+    Raises:
+        RunError: the folder holds no run, no fold is done, or predictions cannot be read.
+    """
+    identity, done = run.identity(), run.done_folds()
+    if not done:
+        raise RunError(
+            f"{run.folder}: no fold is done yet, so there is nothing to score\n  run the same `ser train` again"
+        )
+    predictions = {}
+    for index in done:
+        path = run.fold(index).predictions_path
+        predictions[index] = read_predictions(path)
+        if any(len(p.probabilities) != len(identity.labels) for p in predictions[index]):
+            raise RunError(
+                f"{path}: cannot be read as predictions (not one probability for each of the"
+                f" {len(identity.labels)} labels); train that fold again"
+            )
+    return predictions
+
+
+def read_history(path: Path) -> dict[str, list[float | None]]:
+    """The columns of a fold's `history.csv`, one value per epoch; None where a column has none.
+
+    Raises:
+        RunError: it is missing or no table of numbers.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or "total" not in rows[0]:
+            raise ValueError("no epoch with a column total")
+        return {name: [float(row[name]) if row[name] else None for row in rows] for name in rows[0]}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(f"{path}: cannot be read as a history ({error}); train that fold again") from None
+
+
+def _score(predictions: Sequence[Prediction], labels: tuple[str, ...], lacking: Sequence[str]) -> Scores:
     confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
-    return score(confusion, labels, lacking), tuple(tuple(int(n) for n in row) for row in confusion)
+    return score(confusion, labels, lacking)

@@ -5,9 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock
-
 from ser_cli.errors import SerError
 
 VARIABLE = "SER_HOME"
@@ -17,7 +14,11 @@ VARIABLE = "SER_HOME"
 def data_home() -> Path:
     """The folder of everything that `ser` keeps: `$SER_HOME`, else the platform's own place for user data."""
     chosen = os.environ.get(VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_data_dir("ser"))
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("ser"))
 
 
 def corpus_folder(name: str) -> Path:
@@ -37,6 +38,8 @@ def hold_corpus(name: str) -> Iterator[None]:
     Raises:
         SerError: the data home cannot be written.
     """
+    from filelock import FileLock
+
     folder = corpus_folder(name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -67,3 +67,84 @@ def score(confusion: NDArray[np.int64], labels: Sequence[str], lacking: Sequence
         ua=float((correct / support[there]).mean()),
         macro_f1=float((2 * correct / (support + confusion.sum(axis=0))[there]).mean()),
     )
+
+
+def stacked_rates(confusions: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """WA, UA, macro F1 and the recalls of many confusion matrices at once; the formulas of `score`.
+
+    Args:
+        confusions: (…, labels, labels) counts, truth by row, at least one clip in each.
+
+    Returns:
+        `wa`, `ua` and `macro_f1`, each (…,), and `recall` (…, labels), NaN where a label has no clip; such labels
+        are left out of the means, as the lacking ones of `score`.
+    """
+    support = confusions.sum(axis=-1)
+    correct = np.diagonal(confusions, axis1=-2, axis2=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = correct / support
+        f1 = np.where(support > 0, 2 * correct / (support + confusions.sum(axis=-2)), np.nan)
+    return {
+        "wa": correct.sum(axis=-1) / support.sum(axis=-1),
+        "ua": np.nanmean(recall, axis=-1),
+        "macro_f1": np.nanmean(f1, axis=-1),
+        "recall": recall,
+    }
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Clips whose confidence falls into one interval."""
+
+    low: float
+    """Exclusive, but for the first bin."""
+    high: float
+    """Inclusive."""
+    n: int
+    confidence: float | None
+    """Mean over the bin; None where it holds no clip."""
+    accuracy: float | None
+    """Share of the bin's clips that are right; None where it holds no clip."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence can be taken at its word."""
+
+    ece: float
+    """Expected calibration error, a rate in [0, 1]."""
+    bins: tuple[CalibrationBin, ...]
+
+
+CALIBRATION_BINS = 15
+
+
+def calibrate(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS) -> Calibration:
+    """Reliability of confidences and their expected calibration error (Guo et al. 2017, eq. 3).
+
+    With the clips parted into M bins B_m by confidence, bin m holding those in ((m - 1)/M, m/M],
+    ECE = sum_m |B_m| / n · |acc(B_m) - conf(B_m)|.
+
+    Args:
+        confidence: (clips,) probability of the predicted label, in [0, 1].
+        correct: (clips,) whether the prediction is right.
+        bins: M, of equal width.
+    """
+    # Rounded first: 0.2 · 15 is 3.0000000000000004 in floating point and belongs to the third bin.
+    position = np.clip(np.ceil(np.round(confidence * bins, 9)).astype(int) - 1, 0, bins - 1)
+    n = np.bincount(position, minlength=bins)
+    confident = np.bincount(position, weights=confidence, minlength=bins)
+    right = np.bincount(position, weights=correct.astype(float), minlength=bins)
+    return Calibration(
+        ece=float(np.abs(right - confident).sum() / len(confidence)),
+        bins=tuple(
+            CalibrationBin(
+                low=m / bins,
+                high=(m + 1) / bins,
+                n=int(n[m]),
+                confidence=float(confident[m] / n[m]) if n[m] else None,
+                accuracy=float(right[m] / n[m]) if n[m] else None,
+            )
+            for m in range(bins)
+        ),
+    )

@@ -56,18 +56,7 @@ def draw_plans(
     rng = np.random.default_rng(settings.seed)
     rounds = -(-count // len(dominants))
     chosen = [dominants[index] for _ in range(rounds) for index in rng.permutation(len(dominants))][:count]
-    plans = plan_mixtures(
-        chosen,
-        partners,
-        corpus.length,
-        rng,
-        method=settings.method,
-        share=1.0,
-        snr_range_db=settings.snr_range_db,
-        max_overlap=settings.max_overlap,
-        lam_lambda=settings.lam_lambda,
-        mixup_alpha=settings.mixup_alpha,
-    )
+    plans = _plan(corpus, chosen, partners, rng, settings)
     return tuple(plan for plan in plans if plan is not None)
 
 
@@ -97,18 +86,7 @@ def pair_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path, settings:
             where = "is no clip of the corpus" if strangers[0] not in corpus.by_id else "is not on the chosen side"
             problems.append(f"line {number}: {strangers[0]} {where}{known}")
             continue
-        (plan,) = plan_mixtures(
-            [named[0]],
-            [named[1]],
-            corpus.length,
-            rng,
-            method=settings.method,
-            share=1.0,
-            snr_range_db=settings.snr_range_db,
-            max_overlap=settings.max_overlap,
-            lam_lambda=settings.lam_lambda,
-            mixup_alpha=settings.mixup_alpha,
-        )
+        (plan,) = _plan(corpus, [named[0]], [named[1]], rng, settings)
         if plan is None:
             problems.append(f"line {number}: {named[0]} is to be mixed with itself")
             continue
@@ -148,6 +126,27 @@ def replay_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path) -> tupl
         else:
             plans.append(plan)
     return _complete(path, plans, problems)
+
+
+def _plan(
+    corpus: PreparedCorpus,
+    dominants: Sequence[str],
+    partners: Sequence[str],
+    rng: np.random.Generator,
+    settings: MixSettings,
+) -> tuple[MixPlan | None, ...]:
+    return plan_mixtures(
+        dominants,
+        partners,
+        corpus.length,
+        rng,
+        method=settings.method,
+        share=1.0,
+        snr_range_db=settings.snr_range_db,
+        max_overlap=settings.max_overlap,
+        lam_lambda=settings.lam_lambda,
+        mixup_alpha=settings.mixup_alpha,
+    )
 
 
 def _of_emotion(corpus: PreparedCorpus, ids: Sequence[str], emotion: str | None, option: str) -> list[str]:

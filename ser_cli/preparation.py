@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from ser_cli.data.completeness import conflicting, describe_completeness, identi
 from ser_cli.data.manifest import Utterance, hash_manifest, write_manifest
 from ser_cli.data.selection import count_labels, select
 from ser_cli.data.store import (
+    AUDIO_NAME,
     FORMAT_VERSION,
     INDEX_NAME,
     MANIFEST_NAME,
@@ -30,7 +32,7 @@ from ser_cli.data.store import (
     write_audio_index,
     write_preparation,
 )
-from ser_cli.decoding import Progress, decode_into, forget_journal
+from ser_cli.decoding import Progress, decode_into, estimate_bytes, forget_journal
 from ser_cli.errors import (
     SHOWN_PROBLEMS,
     CorpusError,
@@ -43,6 +45,7 @@ from ser_cli.errors import (
 from ser_cli.files import write_atomically
 from ser_cli.home import corpus_folder, data_home, hold_corpus
 from ser_cli.sources import DATASET_NAME, Source, list_known_corpus, list_manifest
+from ser_cli.unpacking import in_words
 
 MISSING_NAME = "missing.txt"
 """Every id that a complete corpus has and this one lacks, as far as they are known."""
@@ -103,7 +106,7 @@ def prepare(
                     f"dataset {source.name!r} was prepared without {count_of(existing.skipped, 'recording')}, listed in"
                     f" {folder / SKIPPED_NAME}\n  take it as it is with --skip-unreadable, or mend them and use --force"
                 )
-            if source.label_set != existing.label_set:
+            if source.labels_chosen and source.label_set != existing.label_set:
                 write_preparation(folder, replace(existing, labels=source.labels, label_set=source.label_set))
             return PreparationResult(open_corpus(folder), repeated=False, report=read_report(folder))
         building = folder.parent / f".{folder.name}.part"
@@ -174,17 +177,27 @@ def prepared_datasets() -> list[str]:
 
 
 def _open_manifest(manifest: Path, progress: Progress | None, may_prepare: bool) -> PreparedCorpus:
-    prepared = read_preparation(corpus_folder(manifest.stem))
+    name = _prepared_as(manifest)
+    prepared = read_preparation(corpus_folder(name))
     if prepared is None and not may_prepare:
-        raise CorpusError(f"{manifest} is not prepared yet\n  prepare it first: ser prepare --manifest {manifest}")
+        command = f"ser prepare --manifest {shlex.quote(str(manifest))}"
+        raise CorpusError(f"{manifest} is not prepared yet\n  prepare it first: {command}")
     if prepared is None:
         return prepare(list_manifest(manifest), progress=progress).corpus
-    # The folder and the labels were chosen when it was prepared; they stand, for the same manifest.
+    # Name, folder and labels were chosen when it was prepared; they stand, for the same manifest.
     same = prepared.manifest == str(manifest.resolve())
-    source = list_manifest(manifest, Path(prepared.source), labels=prepared.labels) if same else list_manifest(manifest)
+    source = list_manifest(manifest, Path(prepared.source), name, prepared.labels) if same else list_manifest(manifest)
     if not same:
         raise CorpusError(_taken(source, prepared))
     return prepare(source, skip_unreadable=prepared.skipped > 0, progress=progress).corpus
+
+
+def _prepared_as(manifest: Path) -> str:
+    """The name under which a manifest was prepared; the file's own where it was not."""
+    path = str(manifest.resolve())
+    found = {name: read_preparation(corpus_folder(name)) for name in prepared_datasets()}
+    names = [name for name, prepared in found.items() if prepared and prepared.manifest == path]
+    return manifest.stem if manifest.stem in names or not names else names[0]
 
 
 def _taken(source: Source, existing: Preparation) -> str:
@@ -195,8 +208,8 @@ def _taken(source: Source, existing: Preparation) -> str:
         return f"dataset {source.name!r} is already prepared, {before}, with other files\n  replace it: {command}"
     return (
         f"dataset {source.name!r} is already prepared, {before}, with other files, rows or labels\n"
-        f"  replace it: ser prepare --manifest {source.manifest} --force\n"
-        f"  or keep both: ser prepare --manifest {source.manifest} --name OTHER, then --dataset OTHER"
+        f"  replace it: ser prepare --manifest {shlex.quote(source.manifest)} --force\n"
+        f"  or keep both: ser prepare --manifest {shlex.quote(source.manifest)} --name OTHER, then --dataset OTHER"
     )
 
 
@@ -213,6 +226,7 @@ def _unusable(source: Source, problems: Sequence[str]) -> ProblemsError:
 def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bool, progress: Progress | None) -> None:
     """Decode everything into a folder that nobody reads yet, its marker last."""
     listing = source.listing
+    _require_room(building, listing.utterances)
     stored, unusable = decode_into(building, listing.utterances, progress)
     paths = {utterance.id: utterance.path for utterance in listing.utterances}
     skipped = [(paths[identity], reason) for identity, reason in unusable.items()]
@@ -226,7 +240,7 @@ def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bo
         raise CorpusError(f"{source.folder}: not one of {count_of(len(listing.utterances), 'recording')} can be used")
     doubtful = [(problem.split(": ")[0], problem) for problem in listing.problems] + conflicts
     audio = [stored[utterance.id] for utterance in kept]
-    missing = sorted({*listing.missing, *unusable})
+    missing = sorted({*listing.missing, *unusable, *(u.id for u in decoded if u not in kept)})
     report = describe_completeness(
         kept,
         audio,
@@ -260,6 +274,21 @@ def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bo
         program_version=__version__,
     )
     write_preparation(building, preparation)
+
+
+def _require_room(building: Path, utterances: Sequence[Utterance]) -> None:
+    """See beforehand that the disk holds the decoded corpus, by the headers of a few recordings.
+
+    Raises:
+        SerError: it does not.
+    """
+    needed = estimate_bytes(utterances) - sum(path.stat().st_size for path in building.glob(AUDIO_NAME))
+    free = shutil.disk_usage(building.parent).free
+    if needed > free:
+        raise SerError(
+            f"cannot store the decoded recordings in {building.parent}: about {in_words(needed)} are needed,"
+            f" {in_words(free)} are free\n  free space there, or choose another place with SER_HOME"
+        )
 
 
 def _without_conflicts(

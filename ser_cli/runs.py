@@ -7,7 +7,8 @@
       protocol.json     which groups each fold tests, where that comes from, and its hash
       folds.csv         every utterance's side in every fold
       fold-1/           history.csv, model.safetensors, model.json, predictions.csv, environment.json, done.json
-      scores.json       written by whichever process finishes the last fold
+      scores.json       written by whichever process finishes the last fold, as is report.md
+      report.html       written by `ser evaluate`, as are figures/ and tables/
 
 Every file is whole or absent. A fold without `done.json` is not done and is trained when asked for again.
 """
@@ -20,6 +21,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +32,9 @@ from ser_cli.errors import RunError
 from ser_cli.files import write_atomically
 
 IDENTITY_NAME = "run.json"
-RUN_FILES = ("recipe.toml", "environment.json", "protocol.json", "folds.csv", "scores.json", "report.md")
+RUN_FILES = ("recipe.toml", "environment.json", "protocol.json", "folds.csv", "scores.json", "report.md", "report.html")
+REPORT_FOLDERS = {"figures": ("svg", "png"), "tables": ("md", "tex", "csv")}
+"""What `ser evaluate` writes beside its report, by the ending of the files."""
 PACKAGES = ("torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "soundfile", "soxr")
 
 
@@ -51,6 +55,8 @@ class RunIdentity:
     folds: int
     protocol: str
     protocol_hash: str
+    folds_hash: str
+    """Of every utterance's side in every fold."""
     manifest_hash: str
     recipe_hash: str
     seed: int
@@ -83,9 +89,10 @@ class Run:
         return self.folder / "protocol.json"
 
     def protocol_rule(self) -> str:
-        """How the protocol divides the corpus, as a sentence."""
+        """How the protocol divides the corpus and what to know of it, as a sentence."""
         try:
-            return str(json.loads(self.protocol_path.read_text(encoding="utf-8"))["rule"])
+            told = json.loads(self.protocol_path.read_text(encoding="utf-8"))
+            return "; ".join([str(told["rule"]), *map(str, told["caveats"])])
         except (OSError, ValueError, KeyError) as error:
             raise RunError(
                 f"{self.protocol_path} is missing or damaged ({error})\n  the same `ser train` again writes it anew"
@@ -148,6 +155,11 @@ class FoldFolder:
     def predictions_path(self) -> Path:
         """One row per tested utterance."""
         return self.folder / "predictions.csv"
+
+    @property
+    def embeddings_path(self) -> Path:
+        """Embeddings and frame attention of the tested model, where they were asked for; see `embeddings.py`."""
+        return self.folder / "embeddings.npz"
 
     @property
     def done_path(self) -> Path:
@@ -215,6 +227,17 @@ def _delete_run(folder: Path) -> None:
     for path in folder.glob("fold-*"):
         if re.fullmatch(r"fold-\d+", path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
+    delete_report_folders(folder)
+
+
+def delete_report_folders(folder: Path) -> None:
+    """Delete the pictures and tables of an earlier evaluation, and nothing else that lies beside them."""
+    for name, endings in REPORT_FOLDERS.items():
+        for ending in endings:
+            for path in (folder / name).glob(f"[!.]*.{ending}"):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / name).rmdir()
 
 
 def write_json(path: Path, value: object) -> None:

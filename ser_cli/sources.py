@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ser_cli.corpora import CORPORA, Corpus, ExpectedCounts, Listing, find_corpus
-from ser_cli.data.manifest import read_user_manifest
 from ser_cli.data.selection import find_label_set
 from ser_cli.data.store import FORMAT_VERSION
+from ser_cli.data.user_manifest import read_user_manifest
 from ser_cli.errors import CorpusError, SerError, UsageError
 from ser_cli.home import hold_corpus, source_folder
 
@@ -34,6 +34,8 @@ class Source:
     """The label set's name or list; empty for a user's own manifest, whose labels are all its emotions."""
     manifest: str = ""
     """The user's own manifest; empty for a known corpus."""
+    labels_chosen: bool = True
+    """False where a known corpus goes with the papers' labels because none were named."""
 
     @property
     def counts(self) -> ExpectedCounts | None:
@@ -75,10 +77,11 @@ def list_known_corpus(name: str, source: Path | None, labels: str | None = None)
     _require_folder(source)
     listing = corpus.read(source)
     if not listing.utterances:
-        found = "; ".join([*listing.problems[:3], *listing.notes]) or "no audio file at all"
-        raise CorpusError(f"no recording of {name} found under {source}\n  expected: {corpus.layout}\n  found: {found}")
+        found = [*listing.problems[:3], *listing.notes] or ["no audio file at all"]
+        told = "\n  found: ".join([f"no recording of {name} found under {source}\n  expected: {corpus.layout}", *found])
+        raise CorpusError(told)
     chosen = find_label_set(name, listing.utterances, corpus.label_sets, labels or corpus.label_sets[0].name)
-    return Source(name, name, chosen.labels, source, listing, label_set=chosen.name)
+    return Source(name, name, chosen.labels, source, listing, label_set=chosen.name, labels_chosen=labels is not None)
 
 
 def list_manifest(
@@ -103,13 +106,20 @@ def list_manifest(
         raise UsageError(f"{name!r} is the name of a known corpus; choose another with --name")
     folder = manifest.parent if source is None else source
     _require_folder(folder)
-    utterances = read_user_manifest(manifest, folder, labels)
-    declared = tuple(labels) if labels else tuple(sorted({utterance.emotion for utterance in utterances}))
+    read = read_user_manifest(manifest, folder, labels)
+    declared = tuple(labels) if labels else tuple(sorted({utterance.emotion for utterance in read.utterances}))
     if len(set(declared)) != len(declared) or len(declared) < 2:
         raise UsageError(
             f"{manifest}: labels {', '.join(declared)}; at least two different emotions are needed, each named once"
         )
-    return Source(name, MANIFEST_CORPUS, declared, folder, Listing(utterances), manifest=str(manifest.resolve()))
+    return Source(
+        name,
+        MANIFEST_CORPUS,
+        declared,
+        folder,
+        Listing(read.utterances, notes=read.notes),
+        manifest=str(manifest.resolve()),
+    )
 
 
 def _rendered(corpus: Corpus) -> Path:

@@ -28,8 +28,9 @@ from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.models.building import build_model
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.predictions import Prediction, write_predictions
+from ser_cli.provenance import provenance_of
 from ser_cli.recipe import OptimizerSettings, Recipe
-from ser_cli.runs import FoldFolder
+from ser_cli.runs import FoldFolder, Run
 
 _INITIAL_WEIGHTS, _EPOCH, _CALIBRATION = range(3)
 """What a derived seed is for; see `_seed`."""
@@ -79,6 +80,9 @@ class TrainingObserver(Protocol):
 
     def fold_done(self, fold: Fold, scores: Scores, epoch: int) -> None:
         """The chosen epoch was tested."""
+
+    def embedding(self, fold: Fold, done: int, total: int) -> None:
+        """So many of the fold's clips have their embeddings; 0 as it begins."""
 
 
 def train_fold(
@@ -150,7 +154,8 @@ def _test(
     tested = setup.tested_model
     predictions = predict_stored(tested, corpus, fold.test, fold.index, recipe.training.batch_size)
     scores = _score(predictions, corpus.labels, fold.lacking)
-    save_model(folder.folder, tested, setup.tested_weights(), corpus.labels, recipe)
+    provenance = provenance_of(corpus, fold, Run(folder.folder.parent).identity())
+    save_model(folder.folder, tested, setup.tested_weights(), corpus.labels, recipe, provenance)
     write_predictions(folder.predictions_path, predictions, corpus.labels)
     folder.finish(
         {

@@ -9,7 +9,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ser_cli"
 WORKFLOWS = {"sources", "downloading", "decoding", "preparation"}
-WORKFLOWS |= {"mixing", "mixed_corpus", "mix_page", "cross_validation", "training", "inference", "evaluation", "reports"}
+WORKFLOWS |= {
+    "mixing",
+    "mixed_corpus",
+    "mix_page",
+    "cross_validation",
+    "training",
+    "inference",
+    "evaluation",
+    "reports",
+}
+WORKFLOWS |= {"prediction", "exporting"}
+WORKFLOWS |= {"comparison", "cross_corpus"}
 LIGHT = [
     "cli",
     "console",
@@ -24,6 +35,9 @@ LIGHT = [
     "reports",
 ]
 LIGHT += ["downloading", "decoding", "preparation", "corpora"]
+LIGHT += ["commands.predict", "recordings", "answers", "provenance", "data.streaming"]
+LIGHT += ["breakdown", "intervals", "embeddings", "tables", "pages", "comparison", "cross_corpus"]
+LIGHT += ["commands.evaluate"]
 LIGHT += ["data.manifest", "data.selection", "data.protocols", "data.folds", "data.store", "data.audio"]
 
 
@@ -57,13 +71,13 @@ def test_workflows_stand_in_their_order():
     for position, name in enumerate(order):
         above = set(order[:position])
         assert not imported_by(PACKAGE / f"{name}.py") & above
-    for reader in ("evaluation", "reports"):
+    for reader in ("evaluation", "reports", "comparison", "pictures", "breakdown"):
         assert not imported_by(PACKAGE / f"{reader}.py") & {*order, "models", "losses", "checkpoints"}
 
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_nothing_heavy_is_imported_before_it_is_needed(module):
-    heavy = ("torch", "torchaudio", "transformers", "accelerate", "soundfile", "sklearn")
+    heavy = ("torch", "torchaudio", "transformers", "accelerate", "soundfile", "sklearn", "matplotlib", "scipy")
     code = f"import sys, ser_cli.{module}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -10,7 +10,7 @@ import typer
 
 from ser_cli.cli import app
 from ser_cli.recipe import load_recipe
-from ser_cli.reference import completion_scripts, manual_pages
+from ser_cli.reference import KNOWN_CORPORA, SHELLS, completion_scripts, known_corpora, manual_pages
 from tests.conftest import write_tone
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +24,10 @@ def test_generated_files_are_those_in_the_tree(folder, made):
     assert there == made, "run python -m ser_cli.reference"
 
 
+def test_what_completion_knows_is_what_the_app_would_write():
+    assert (ROOT / KNOWN_CORPORA).read_text() == known_corpora(), "run python -m ser_cli.reference"
+
+
 @pytest.mark.parametrize("name", manual_pages())
 def test_manual_pages_are_sound(name):
     if shutil.which("mandoc") is None:
@@ -32,7 +36,7 @@ def test_manual_pages_are_sound(name):
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize(("shell", "script"), [("bash", "ser.bash"), ("zsh", "ser.zsh"), ("fish", "ser.fish")])
+@pytest.mark.parametrize(("shell", "script"), SHELLS.items())
 def test_completion_scripts_are_read_by_their_shell(shell, script):
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
@@ -42,18 +46,18 @@ def test_completion_scripts_are_read_by_their_shell(shell, script):
 
 def commands_in(text: str) -> list[list[str]]:
     """Every `ser …` line of a text, comments cut off, as words."""
-    return [line.split("#")[0].split() for line in text.splitlines() if re.match(r"\s*ser [a-z]", line)]
+    return [re.split(r"[#|<>]", line)[0].split() for line in text.splitlines() if re.match(r"\s*ser [a-z]", line)]
 
 
 def options_of(verb: str) -> set[str]:
-    return {option for parameter in VERBS[verb].params for option in parameter.opts}
+    return {option for parameter in VERBS[verb].params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @pytest.mark.parametrize("words", commands_in(README), ids=" ".join)
 def test_every_command_of_the_readme_is_one(words):
     verb, *rest = words[1:]
     assert verb in VERBS
-    assert {word for word in rest if word.startswith("-")} <= options_of(verb)
+    assert {word for word in rest if word.startswith("-")} - {"-"} <= options_of(verb)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -686,6 +686,7 @@ def test_a_person_sees_the_licence_first(home):
         "  licence: CC BY-NC-SA 4.0",
         "  homepage: https://example.org/tones",
         "  archive: https://example.org/tones.zip (208 MB)",
+        "  its publisher gives no checksum; the archive's own are checked",
         f"  goes to: {home / 'sources' / 'tones'} (1.3 GB unpacked)",
     ]
     unknown = replace(corpus, download=replace(corpus.download, size_bytes=None))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ser_cli.preparation import PreparationResult
 
 BAR_WIDTH = 30
+LONG_S = 60
+"""Clips beyond this are named: a turn of speech is seldom so long."""
 LISTED_GROUPS = 14
 """Speakers or sessions that are listed one by one; more are summed up."""
 
@@ -44,7 +46,15 @@ def say_report(console: Console, result: "PreparationResult") -> None:
         f"median {durations['median_s']:.2f}, 95 % up to {durations['p95_s']:.2f}"
     )
     console.table(f"{corpus.name}:", rows)
+    for name, source in report["label_sources"].items():
+        console.detail(f"  labels {name}: {source}")
     _say_histogram(console, durations["histogram"])
+    for clip in report["longest"]:
+        if clip["duration_s"] > LONG_S:
+            console.say(f"  very long: {clip['id']} lasts {clip['duration_s']:.1f} s")
+    for clip in report["rare_formats"]:
+        channels = count_of(clip["channels"], "channel")
+        console.say(f"  unlike the others: {clip['id']} has {clip['sample_rate_hz']} Hz and {channels}")
     for ids in report["identical"][:SHOWN_PROBLEMS]:
         console.say(f"  the same recording under several names, of one speaker and emotion: {', '.join(ids)}")
     if len(report["identical"]) > SHOWN_PROBLEMS:
@@ -56,13 +66,13 @@ def _warn(console: Console, result: "PreparationResult") -> None:
     corpus, report = result.corpus, result.report
     skipped_file = corpus.folder / "skipped.csv"
     if report["skipped"]:
-        console.warn(f"{count_of(len(report['skipped']), 'recording')} left out; which and why: {skipped_file}")
+        console.warn(f"{count_of(report['skipped'], 'recording')} left out; which and why: {skipped_file}")
     if report["doubtful"]:
         console.warn(
-            f"{count_of(len(report['doubtful']), 'file')} left out because their identity is in doubt;"
+            f"{count_of(report['doubtful'], 'file')} left out because their identity is in doubt;"
             f" all of them: {skipped_file}"
         )
-        for problem in report["doubtful"][:SHOWN_PROBLEMS]:
+        for problem in report["doubtful_files"][:SHOWN_PROBLEMS]:
             console.say(f"  {problem['reason']}")
     if report["missing"]:
         console.warn(
@@ -86,6 +96,11 @@ def _warn(console: Console, result: "PreparationResult") -> None:
             else ""
         )
         console.warn(f"missing: {', '.join(report['missing_ids'])}{more}")
+    unknown = report["missing"] - report["missing_ids_known"]
+    if unknown > 0:
+        console.warn(
+            f"of {unknown:,} missing clips the ids cannot be told: neither a grammar nor a label file has them"
+        )
 
 
 def _counts(table: Mapping[str, Mapping[str, int | None]]) -> str:

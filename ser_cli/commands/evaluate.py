@@ -1,34 +1,112 @@
-"""`ser evaluate`: score runs from their predictions on disk."""
+"""`ser evaluate`: score runs from their predictions on disk, compare two, or ask a model about another corpus."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ser_cli.commands import options
+from ser_cli.commands import completion, options
+from ser_cli.commands.progress import counting_bar
 from ser_cli.console import Console
-from ser_cli.errors import SerError
+from ser_cli.errors import RunError, SerError, UsageError
+
+if TYPE_CHECKING:
+    from ser_cli.data.store import PreparedCorpus
+    from ser_cli.evaluation import RunScores
+    from ser_cli.pages import Report
+    from ser_cli.runs import Run
 
 EXAMPLES = options.examples("ser evaluate runs/demo", "ser evaluate runs/demo --json")
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `ser train` printed.")],
+    run: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN [RUN]",
+            help="Run folder that `ser train` printed; a second one is compared.",
+            autocompletion=completion.complete_run,
+        ),
+    ],
+    dataset: options.Dataset = None,
+    manifest: options.Manifest = None,
+    labels: options.Labels = None,
+    where: options.Where = None,
+    clip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Draw the frame attention of this clip; may be given several times."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the report goes (default: the run folder).")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Draw pictures and write report.html, or tables alone.")
+    ] = True,
+    device: Annotated[str, typer.Option(metavar="NAME", help="With --dataset: auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="With --dataset: clips at a time.")] = 16,
+    force: Annotated[bool, typer.Option("--force", help="Write into an output folder that holds files.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Score a run: each fold, mean and standard deviation over folds, and all clips pooled.
+    """Score a run: each fold, mean and standard deviation over folds, and all clips pooled, with 95 % intervals.
 
     WA is accuracy, UA the mean recall over the declared emotions. Reads predictions only, never a model, and
-    writes scores.json and report.md into the run folder when all folds are done.
+    writes report.html, figures/, tables/, report.md and scores.json into the run folder when all folds are done.
+
+    Two runs on the same folds are compared. With --dataset or --manifest, the models of a run, or of one fold
+    folder, are asked about that corpus; emotions are matched by name.
     """
+    console = Console(quiet, verbose)
+    elsewhere = dataset is not None or manifest is not None
+    _require_sensible(run, elsewhere, choice=bool(labels or where), clip=bool(clip), figures=figures)
+    if output is not None:
+        _require_free(output, force)
+    if elsewhere:
+        from ser_cli.cross_corpus import model_folders
+
+        model_folders(run[0])  # fails now, not after a corpus was prepared
+        with counting_bar(console, "preparing", "clip") as progress:
+            corpus = options.open_chosen(dataset, manifest, labels, where, progress)
+        _evaluate_elsewhere(console, run[0], corpus, output, device, batch_size, figures=figures, json=json)
+    elif len(run) == 2:
+        _compare(console, run[0], run[1], output, figures=figures, json=json)
+    else:
+        _evaluate_run(console, run[0], output, clip or [], figures=figures, json=json)
+
+
+def _require_sensible(run: list[Path], elsewhere: bool, *, choice: bool, clip: bool, figures: bool) -> None:
+    if len(run) > (1 if elsewhere else 2):
+        most = "one run or fold folder with --dataset" if elsewhere else "one run, or two to compare"
+        raise UsageError(f"{len(run)} folders given; give {most}")
+    if choice and not elsewhere:
+        raise UsageError(
+            "--labels and --where choose from another corpus; give it with --dataset or --manifest\n"
+            "  a run is scored over what it was trained on"
+        )
+    if clip and (elsewhere or len(run) > 1):
+        raise UsageError("--clip draws what one run stored in training; give one run and no corpus")
+    if clip and not figures:
+        raise UsageError("--clip asks for a picture and --no-figures for none; leave one of them out")
+
+
+def _require_free(output: Path, force: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output}: it is a file; give a folder")
+    if not force and output.is_dir() and any(output.iterdir()):
+        raise RunError(f"--output {output}: it holds files already\n  choose another folder, or write into it: --force")
+
+
+def _evaluate_run(
+    console: Console, folder: Path, output: Path | None, clips: list[str], *, figures: bool, json: bool
+) -> None:
     from ser_cli.evaluation import evaluate_run
-    from ser_cli.reports import HEADER, SELECTION_SENTENCES, confusion_rows, score_rows, write_report
+    from ser_cli.reports import HEADER, SELECTION_SENTENCES, confusion_rows, interval_sentence, score_rows
     from ser_cli.runs import Run
 
-    console = Console(quiet, verbose)
-    opened = Run(run)
+    opened = Run(folder)
     scores = evaluate_run(opened)
     identity = scores.identity
     console.say(f"{identity.dataset}, recipe {identity.recipe}, encoder {identity.encoder}, {identity.protocol}")
@@ -38,17 +116,105 @@ def evaluate(
         console.say(SELECTION_SENTENCES[scores.selected_by])
     if scores.missing_folds:
         console.warn(f"not done yet: fold {', '.join(map(str, scores.missing_folds))}; the figures cover the others")
-    if not scores.missing_folds:
-        try:
-            write_report(opened, scores)
-        except SerError as error:
-            console.warn(f"scores.json and report.md are left as they are: {str(error).splitlines()[0]}")
+    _write_run_report(console, opened, scores, output, clips, figures=figures)
+    console.say(f"95 % intervals: {interval_sentence(scores.breakdown)}")
     if json:
         console.result_json(scores.as_json())
         return
     console.result_table(HEADER, score_rows(scores))
     console.detail("confusion, counts over all folds, truth by row:")
-    if verbose:
-        header, rows = confusion_rows(scores)
-        for row in (header, *rows):
-            console.detail("  " + "  ".join(f"{cell:>10}" for cell in row))
+    header, rows = confusion_rows(scores)
+    for row in (header, *rows):
+        console.detail("  " + "  ".join(f"{cell:>10}" for cell in row))
+
+
+def _write_run_report(
+    console: Console, run: "Run", scores: "RunScores", output: Path | None, clips: list[str], *, figures: bool
+) -> None:
+    """Write the report; the scores are shown all the same where the run folder cannot be written."""
+    from ser_cli.reports import describe_run, write_files
+
+    if scores.missing_folds and output is None:
+        if clips:
+            raise RunError(
+                f"{run.folder}: its report is written when all folds are done\n  give another folder: --output DIR"
+            )
+        return
+    report = describe_run(run, scores, pictures=figures, clips=clips)
+    try:
+        page = write_files(output or run.folder, report, scores.as_json(), pictures=figures)
+    except SerError as error:
+        if output is not None:
+            raise
+        console.warn(f"scores.json and report.md are left as they are: {str(error).splitlines()[0]}")
+        return
+    _say_where(console, page or (output or run.folder) / "report.md")
+
+
+def _compare(console: Console, first: Path, second: Path, output: Path | None, *, figures: bool, json: bool) -> None:
+    from ser_cli.comparison import compare_runs, comparison_rows, comparison_sentences, describe_comparison
+    from ser_cli.runs import Run
+
+    found = compare_runs(Run(first), Run(second))
+    for sentence in comparison_sentences(found):
+        console.say(sentence)
+    if any(scores.selected_by == "test" for scores in found.scores):
+        console.insist("an epoch was chosen on the test side; such figures are too high")
+    describe = functools.partial(describe_comparison, found)
+    _write(console, output, describe, found.as_json(), figures=figures)
+    if json:
+        console.result_json(found.as_json())
+    else:
+        console.result_table(*comparison_rows(found))
+
+
+def _evaluate_elsewhere(
+    console: Console,
+    folder: Path,
+    corpus: "PreparedCorpus",
+    output: Path | None,
+    device: str,
+    batch_size: int,
+    *,
+    figures: bool,
+    json: bool,
+) -> None:
+    from ser_cli.dependencies import require_working_torch
+
+    require_working_torch()
+    from ser_cli import cross_corpus
+
+    with counting_bar(console, "classifying", "clip") as progress:
+        found = cross_corpus.evaluate_on_corpus(
+            folder, corpus, device_name=device, batch_size=batch_size, progress=progress
+        )
+    console.say(f"{folder} on {found.dataset}")
+    for sentence in cross_corpus.mapping_sentences(found):
+        console.say(sentence)
+    if heard := cross_corpus.heard_sentence(found):
+        console.insist(heard)
+    if output is not None:
+        cross_corpus.write_cross_predictions(output / "predictions.csv", found)
+    describe = functools.partial(cross_corpus.describe_cross, found)
+    _write(console, output, describe, found.as_json(), figures=figures)
+    if json:
+        console.result_json(found.as_json())
+    else:
+        table = cross_corpus.cross_table(found)
+        rows = [tuple(cell.replace(",", "") for cell in row) for row in table.cells()]
+        console.result_table([column.title for column in table.columns], rows)
+
+
+def _write(
+    console: Console, output: Path | None, describe: "Callable[..., Report]", scores: dict[str, Any], *, figures: bool
+) -> None:
+    from ser_cli.reports import write_files
+
+    if output is None:
+        return
+    page = write_files(output, describe(pictures=figures), scores, pictures=figures)
+    _say_where(console, page or output / "report.md")
+
+
+def _say_where(console: Console, page: Path) -> None:
+    console.say(f"report: {page}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ser_cli.commands import options
+from ser_cli.commands import completion, options
 from ser_cli.commands.progress import counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
@@ -83,7 +83,12 @@ def mix(
         Split, typer.Option(metavar="train|validation|test", help="The side of --fold whose clips are mixed.")
     ] = Split.TRAIN,
     folds: Annotated[int | None, typer.Option(metavar="K", help="Number of folds, as for `ser train`.")] = None,
-    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="Folds by name, as for `ser train`.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Folds by name, as for `ser train`.", autocompletion=completion.complete_protocol
+        ),
+    ] = None,
     labels: options.Labels = None,
     where: options.Where = None,
     with_originals: Annotated[

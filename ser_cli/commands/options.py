@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ser_cli.commands import completion
+
 if TYPE_CHECKING:
     from ser_cli.data.store import PreparedCorpus
 
 Dataset = Annotated[
-    str | None, typer.Option("--dataset", metavar="NAME", help="Corpus by name; `demo` prepares itself.")
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="Corpus by name; `demo` prepares itself.",
+        autocompletion=completion.complete_dataset,
+    ),
 ]
 Manifest = Annotated[
     Path | None,
@@ -26,6 +34,7 @@ Labels = Annotated[
         "--labels",
         metavar="NAME|A,B+C,…",
         help="Label set of the corpus, such as 4, or emotions in order; + merges (default: the papers').",
+        autocompletion=completion.complete_labels,
     ),
 ]
 Where = Annotated[

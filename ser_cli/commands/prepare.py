@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ser_cli.commands import options
+from ser_cli.commands import completion, options
 from ser_cli.commands.completeness import say_report
 from ser_cli.commands.progress import counting_bar
 from ser_cli.console import Console
@@ -43,6 +43,7 @@ def prepare(
             metavar="NAME|A,B,…",
             help="What training tells apart unless told otherwise: a corpus's label set, such as 4, or a manifest's"
             " emotions in order (default: the papers' set; those that occur, sorted).",
+            autocompletion=completion.complete_labels,
         ),
     ] = None,
     download: Annotated[
@@ -179,8 +180,4 @@ def _as_json(result: "PreparationResult") -> dict[str, Any]:
         "manifest_hash": preparation.manifest_hash,
         "already_prepared": not result.repeated,
         **report,
-        "skipped": preparation.skipped,
-        "doubtful": preparation.doubtful,
-        "skipped_files": report["skipped"],
-        "doubtful_files": report["doubtful"],
     }

@@ -117,6 +117,12 @@ class TrainingView:
             f"UA {100 * scores.ua:.1f} %, macro F1 {100 * scores.macro_f1:.1f} %"
         )
 
+    def embedding(self, fold: "Fold", done: int, total: int) -> None:
+        """Say that embeddings are being made; leave here where the person pressed Ctrl-C."""
+        self._raise_if_interrupted()
+        if not done:
+            self._console.say(f"fold {fold.index}/{self._folds}: embeddings of {count_of(total, 'clip')}")
+
 
 def format_seconds(seconds: float) -> str:
     """A duration for people: `45 s`, `12 min`, `3 h 05 min`."""

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ser_cli.commands import options
+from ser_cli.commands import completion, options
 from ser_cli.commands.interruption import finishing_steps
 from ser_cli.commands.progress import TrainingView, counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import count_of
-from ser_cli.recipe import default_recipe, load_recipe
 
 if TYPE_CHECKING:
     from ser_cli.cross_validation import Plan
@@ -52,23 +51,14 @@ def train(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Folds by name, such as ravdess-6-balanced, or `seeded`, `seeded-sessions`."),
-    ] = None,
-    labels: Annotated[
-        str | None,
         typer.Option(
-            metavar="NAME|A,B+C,…",
-            help="Label set of the corpus, such as 4, or emotions in order; + merges (default: the papers').",
+            metavar="NAME",
+            help="Folds by name, such as ravdess-6-balanced, or `seeded`, `seeded-sessions`.",
+            autocompletion=completion.complete_protocol,
         ),
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Keep utterances whose column fulfils it: scenario=improvised, speaker!=01F,01M, duration_s<=20;"
-            " may be given several times.",
-        ),
-    ] = None,
+    labels: options.Labels = None,
+    where: options.Where = None,
     targets: Annotated[
         Targets | None,
         typer.Option(metavar="hard|soft", help="Learn the raters' verdict, or the share of their votes."),
@@ -78,11 +68,16 @@ def train(
         typer.Option(
             metavar="NAME|FILE",
             help="What to train (default: demo, conformer or mll, by corpus and encoder).",
+            autocompletion=completion.complete_recipe,
         ),
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(metavar="NAME|DIR|HUB-ID", help="`conformer`, or a speech encoder of transformers."),
+        typer.Option(
+            metavar="NAME|DIR|HUB-ID",
+            help="`conformer`, or a speech encoder of transformers.",
+            autocompletion=completion.complete_encoder,
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, metavar="N", help="Clips per step.")] = None,
@@ -108,6 +103,10 @@ def train(
     check_text: Annotated[
         bool, typer.Option("--check-text", help="Warn of texts that are said on both sides of a fold.")
     ] = False,
+    embeddings: Annotated[
+        bool,
+        typer.Option("--embeddings", help="Store embeddings and frame attention too, for the pictures of `evaluate`."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete another run that lies in the output folder.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -119,6 +118,8 @@ def train(
     Prints the run folder. The same command again trains the folds that are not done; folds may be trained by
     several processes at once with --fold.
     """
+    from ser_cli.recipe import default_recipe, load_recipe
+
     console = Console(quiet, verbose)
     name = recipe or default_recipe(dataset or "", encoder)
     resolved = load_recipe(
@@ -143,11 +144,17 @@ def train(
 
     require_working_torch()
     from ser_cli.cross_validation import cross_validate, plan_cross_validation
-    from ser_cli.preparation import Choice, open_dataset
 
-    choice = Choice(labels, tuple(where or ()), soft=resolved.training.targets == "soft")
     with counting_bar(console, "preparing", "clip") as progress:
-        corpus = open_dataset(dataset, manifest, choice, progress, may_prepare=not dry_run)
+        corpus = options.open_chosen(
+            dataset,
+            manifest,
+            labels,
+            where,
+            progress,
+            soft=resolved.training.targets == "soft",
+            may_prepare=not dry_run,
+        )
     plan = plan_cross_validation(corpus, resolved, Path(name).stem, folds=folds, protocol=protocol, wanted=fold or ())
     folder = output or plan.default_folder
     if check_text:
@@ -158,7 +165,7 @@ def train(
     _say_plan(console, plan, folder, was_default=output is None)
     with finishing_steps() as raise_if_interrupted:
         view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, raise_if_interrupted)
-        run = cross_validate(plan, folder, device, view, force=force)
+        run = cross_validate(plan, folder, device, view, force=force, embeddings=embeddings)
     _say_scores(console, run)
     if json:
         from ser_cli.evaluation import evaluate_run
@@ -182,6 +189,8 @@ def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool
     console.say(f"labels {chosen}: {', '.join(corpus.labels)}{filtered}{learnt}")
     console.say(f"recipe {plan.recipe_name}, encoder {recipe.encoder.name}, run folder {folder}")
     console.detail(f"run folder {'named by what decides the result' if was_default else 'from --output'}")
+    for caveat in plan.caveats:
+        console.warn(caveat)
     console.detail(f"folds: {plan.protocol.source}")
     console.detail(f"folds: {plan.protocol.rule}")
     if recipe.selection.by == "test":

@@ -70,10 +70,11 @@ class ExpectedCounts:
     source: str
     """Who counted them."""
     utterances: int
-    emotion: Mapping[str, int]
-    """By the corpus's own emotions; empty where unknown, as are those below."""
-    session: Mapping[str, int]
-    speaker: Mapping[str, int]
+    emotion: Mapping[str, int | None]
+    """By the corpus's own emotions; empty where unknown, as are those below; None where a name is known and its
+    number is not."""
+    session: Mapping[str, int | None]
+    speaker: Mapping[str, int | None]
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ def _utterance(identity: str, path: Path, tables: _Tables) -> Utterance:
     age = (("age", known.age),) if known.age else ()
     return Utterance(
         id=identity,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[emotion],
         speaker=actor,
         gender=known.gender,

@@ -101,7 +101,7 @@ def _utterance(identity: str, path: Path) -> Utterance:
     speaker, sentence, emotion, version = identity[:2], identity[2:5], identity[5], identity[6]
     return Utterance(
         id=identity,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[emotion],
         speaker=speaker,
         gender=GENDERS[speaker],

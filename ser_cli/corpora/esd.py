@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_cli.corpora.corpus import Corpus, Listing, keep
-from ser_cli.corpora.files import AUDIO_SUFFIXES, Tree, folders_of, left_out, one_file_each, read_text, walk
+from ser_cli.corpora.files import (
+    AUDIO_SUFFIXES,
+    Tree,
+    folders_of,
+    left_out,
+    nearest_folder,
+    one_file_each,
+    read_text,
+    walk,
+)
 from ser_cli.data.manifest import Utterance
 from ser_cli.errors import count_of
 
@@ -89,8 +98,7 @@ def read(source: Path) -> Listing:
             problems.append(f"{path}: its folder says {emotion}, {identity[:4]}.txt {written}")
         else:
             utterances.append(_utterance(identity, path, emotion, text))
-    speakers = sorted({identity[:4] for identity, _ in found})
-    complete = (f"{speaker}_{number:06d}" for speaker in speakers for number in range(1, CLIPS + 1))
+    complete = (f"{speaker}_{number:06d}" for speaker in SPEAKERS for number in range(1, CLIPS + 1))
     return Listing(
         tuple(utterances),
         (*problems, *files.problems),
@@ -105,9 +113,9 @@ def _fault_of(match: re.Match[str], path: Path, source: Path) -> str:
         return f"speaker {match['speaker']} is not among {SPEAKERS[0]} to {SPEAKERS[-1]}"
     if not 1 <= int(match["number"]) <= CLIPS:
         return f"number {match['number']} is not among 000001 to {CLIPS:06d}"
-    folder = next((name for name in folders_of(path, source) if _SPEAKER.fullmatch(name)), match["speaker"])
-    if folder != match["speaker"]:
-        return f"its name says speaker {match['speaker']}, its folder {folder}"
+    folder = nearest_folder(path, source, _SPEAKER)
+    if folder and folder[0] != match["speaker"]:
+        return f"its name says speaker {match['speaker']}, its folder {folder[0]}"
     return ""
 
 
@@ -153,7 +161,7 @@ def _utterance(identity: str, path: Path, emotion: str, text: str) -> Utterance:
     sentence = (int(number) - 1) % SENTENCES + 1
     return Utterance(
         id=identity,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=emotion,
         speaker=speaker,
         gender="male" if speaker in MALE else "female",

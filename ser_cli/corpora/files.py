@@ -4,18 +4,20 @@ import csv
 import hashlib
 import io
 import os
+import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ser_cli.data.audio import VIDEO_SUFFIXES
+from ser_cli.data.audio import PHONE_SUFFIXES, VIDEO_SUFFIXES
 from ser_cli.errors import count_of
 
 LOSSLESS_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf", ".au")
-LOSSY_SUFFIXES = (".opus", ".ogg", ".mp3")
+LOSSY_SUFFIXES = (".opus", ".ogg", ".oga", ".mp3", *PHONE_SUFFIXES)
 AUDIO_SUFFIXES = (*LOSSLESS_SUFFIXES, *LOSSY_SUFFIXES)
-"""What libsndfile decodes and corpora are found in, the ones to prefer first; compared in lower case."""
+"""What is decoded and corpora are found in, the ones to prefer first; compared in lower case."""
 
 MAX_TEXT_BYTES = 64 << 20
 """A label or transcript file is smaller than this."""
@@ -64,8 +66,16 @@ def walk(source: Path) -> Tree:
             continue
         seen.add((status.st_dev, status.st_ino))
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__MACOSX")
-        paths += [Path(folder, name) for name in names if not name.startswith(".")]
+        paths += [Path(folder, name) for name in names if not name.startswith(".") and _is_file(folder, name)]
     return Tree(tuple(sorted(paths)), tuple(sorted(problems)))
+
+
+def _is_file(folder: str, name: str) -> bool:
+    """Whether this can be opened without waiting: no pipe and no device; a dangling link is named when it is read."""
+    try:
+        return stat.S_ISREG(os.stat(os.path.join(folder, name)).st_mode)  # noqa: PTH116, PTH118  (200,000 of them)
+    except OSError:
+        return True
 
 
 @dataclass(frozen=True)
@@ -108,9 +118,9 @@ def one_file_each(found: Iterable[tuple[str, Path]]) -> OneEach:
         chosen[identity] = best[0]
     notes = []
     if copies:
-        notes.append(f"{count_of(copies, 'file')} that repeat a clip byte for byte under the same name left out")
+        notes.append(f"{count_of(copies, 'file')} left out, byte for byte the clip of the same name")
     if formats:
-        notes.append(f"{count_of(formats, 'file')} that repeat a clip in another format left out")
+        notes.append(f"{count_of(formats, 'file')} left out, the same clip in another format")
     return OneEach(chosen, tuple(problems), tuple(notes))
 
 
@@ -133,7 +143,7 @@ def read_text(
         raise OSError(27, "too large for a text file", str(path))
     data = path.read_bytes()
     marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-    marked = next((encoding for mark, encoding in marks.items() if data.startswith(mark)), None)
+    marked = next((encoding for mark, encoding in marks.items() if data.startswith(mark)), None) or _utf_16_of(data)
     for encoding in (marked,) if marked else encodings:
         try:
             return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
@@ -159,6 +169,15 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield lines.line_num, dict(zip(header, (value.strip() for value in line), strict=False))
 
 
+def _utf_16_of(data: bytes) -> str | None:
+    """UTF-16 without a byte order mark, told by the zero bytes of its Latin letters; None for any other text."""
+    start = data[:4096]
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if 5 * max(even, odd) < len(start) or not start:
+        return None
+    return "utf-16-le" if odd > even else "utf-16-be"
+
+
 def folders_of(path: Path, source: Path) -> Iterator[str]:
     """Names of the folders that a file lies in, the nearest first, up to and including the source folder.
 
@@ -166,6 +185,15 @@ def folders_of(path: Path, source: Path) -> Iterator[str]:
     """
     yield from reversed(path.relative_to(source).parts[:-1])
     yield source.resolve().name
+
+
+def nearest_folder(path: Path, source: Path, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    """The nearest folder that a file lies in whose whole name has a pattern."""
+    return next(filter(None, map(pattern.fullmatch, folders_of(path, source))), None)
+
+
+SESSION_FOLDER = re.compile(r"session[_ -]?0*(\d+)", re.IGNORECASE)
+"""How the corpora of dialogues name the folders of their sessions."""
 
 
 def _rank(path: Path) -> int:
@@ -182,11 +210,13 @@ def _hash(path: Path) -> str:
 __all__ = [
     "AUDIO_SUFFIXES",
     "LOSSLESS_SUFFIXES",
+    "SESSION_FOLDER",
     "VIDEO_SUFFIXES",
     "OneEach",
     "Tree",
     "folders_of",
     "left_out",
+    "nearest_folder",
     "one_file_each",
     "read_rows",
     "read_text",

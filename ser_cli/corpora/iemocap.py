@@ -21,7 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ser_cli.corpora.corpus import Corpus, Listing, keep
-from ser_cli.corpora.files import AUDIO_SUFFIXES, Tree, folders_of, left_out, one_file_each, read_text, walk
+from ser_cli.corpora.files import (
+    AUDIO_SUFFIXES,
+    SESSION_FOLDER,
+    Tree,
+    folders_of,
+    left_out,
+    nearest_folder,
+    one_file_each,
+    read_text,
+    walk,
+)
 from ser_cli.data.manifest import Utterance
 from ser_cli.data.votes import COLUMN, count_votes, format_votes
 from ser_cli.errors import count_of
@@ -59,7 +69,6 @@ _DIALOG = r"Ses0(?P<session>[1-5])[FM]_(?P<kind>impro|script)\d\d(?:_\d)?[ab]?"
 _DIALOG_NAME = re.compile(_DIALOG)
 _TURN_NAME = re.compile(rf"(?P<dialog>{_DIALOG})_(?P<gender>[FM])\d{{3}}")
 _ALIKE = re.compile(r"Ses\d+[A-Z]_\w+_[A-Z]\d{3}")
-_SESSION_FOLDER = re.compile(r"session[_ -]?0*(\d+)", re.IGNORECASE)
 _NUMBER = r"(?:\d+\.?\d*|nan)"
 _LABEL_LINE = re.compile(
     rf"\[\s*(?P<start_s>{_NUMBER})\s*-\s*(?P<end_s>{_NUMBER})\s*\]\s+(?P<turn>\S+)\s+(?P<code>\w+)\s+"
@@ -160,7 +169,7 @@ def read(source: Path) -> Listing:
 def _fault_of_folder(match: re.Match[str], path: Path, source: Path) -> str:
     """In what a file's name and its folders disagree, or nothing."""
     folders = list(folders_of(path, source))
-    session = next(filter(None, map(_SESSION_FOLDER.fullmatch, folders)), None)
+    session = nearest_folder(path, source, SESSION_FOLDER)
     if session and int(session[1]) != int(match["session"]):
         return f"its name says session {match['session']}, its folder {session[0]}"
     dialog = match.groupdict().get("dialog")
@@ -254,7 +263,7 @@ def _utterance(turn: str, path: Path, labels: _Labels) -> Utterance:
     session = f"0{match['session']}"
     return Utterance(
         id=turn,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[evaluation.code],
         speaker=session + match["gender"],
         session=session,

@@ -206,7 +206,7 @@ def _utterance(identity: str, path: Path, row: _Row) -> Utterance:
     part, dialog, _ = identity.split("_")
     return Utterance(
         id=identity,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=row.emotion,
         speaker=row.speaker,
         text=row.text,

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ser_cli.corpora.corpus import Corpus, Listing, keep
-from ser_cli.corpora.files import AUDIO_SUFFIXES, folders_of, left_out, one_file_each, walk
+from ser_cli.corpora.files import AUDIO_SUFFIXES, SESSION_FOLDER, left_out, nearest_folder, one_file_each, walk
 from ser_cli.corpora.msp_labels import Turn, read_label_files, read_transcripts
 from ser_cli.data.manifest import Utterance
 from ser_cli.data.votes import COLUMN
@@ -40,7 +40,6 @@ _TURN = re.compile(
     r"-(?P<scenario>[PRST])-[FM][FM]\d\d)"
 )
 _ALIKE = re.compile(r"(?:MSP|UTD)-IMPROV-.*", re.IGNORECASE)
-_SESSION_FOLDER = re.compile(r"session[_ -]?0*(\d+)", re.IGNORECASE)
 
 
 def read(source: Path) -> Listing:
@@ -107,7 +106,7 @@ def _fault_of_name(name: str) -> str:
 def _fault_of_folder(path: Path, source: Path) -> str:
     """Whether a file's name and the folder of its session disagree."""
     match = _TURN.fullmatch(path.stem)
-    folder = next(filter(None, map(_SESSION_FOLDER.fullmatch, folders_of(path, source))), None)
+    folder = nearest_folder(path, source, SESSION_FOLDER)
     if match and folder and int(folder[1]) != int(match["session"]):
         return f"its name says session {match['session']}, its folder {folder[0]}"
     return ""
@@ -143,7 +142,7 @@ def _utterance(name: str, path: Path, turn: Turn, text: str) -> Utterance:
     assert match  # only such turns are found
     return Utterance(
         id=name,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[turn.code],
         speaker=match["gender"] + match["session"],
         session=match["session"],

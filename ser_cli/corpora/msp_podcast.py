@@ -348,7 +348,7 @@ def _compared_with_1_8(utterances: Iterable[Utterance]) -> list[str]:
 def _utterance(path: Path, row: _Row, *, text: str, more: Mapping[str, str]) -> Utterance:
     return Utterance(
         id=path.stem,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[row.code],
         speaker=row.speaker,
         gender=row.gender,

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from ser_cli.corpora.corpus import Corpus, Download, Listing, keep
-from ser_cli.corpora.files import AUDIO_SUFFIXES, folders_of, left_out, one_file_each, walk
+from ser_cli.corpora.files import AUDIO_SUFFIXES, left_out, nearest_folder, one_file_each, walk
 from ser_cli.data.manifest import Utterance
 
 EMOTIONS = {
@@ -72,9 +72,9 @@ def _fault_of(match: re.Match[str], path: Path, source: Path) -> str:
         return f"actor {match[7]} is not among 01 to {ACTORS}"
     if match[3] == "01" and match[4] == "02":
         return "neutral has no strong intensity"
-    folder = next((name for name in folders_of(path, source) if _FOLDER.fullmatch(name)), "")
-    if folder and int(_FOLDER.fullmatch(folder)[1]) != int(match[7]):  # type: ignore[index]
-        return f"its name says actor {match[7]}, its folder {folder}"
+    folder = nearest_folder(path, source, _FOLDER)
+    if folder and int(folder[1]) != int(match[7]):
+        return f"its name says actor {match[7]}, its folder {folder[0]}"
     return ""
 
 
@@ -94,7 +94,7 @@ def _utterance(stem: str, path: Path) -> Utterance:
     _, _, emotion, intensity, statement, repetition, actor = stem.split("-")
     return Utterance(
         id=stem,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[emotion],
         speaker=actor,
         gender="male" if int(actor) % 2 else "female",

@@ -97,7 +97,7 @@ def _utterance(identity: str, path: Path) -> Utterance:
     speaker, clip = identity.split("_")
     return Utterance(
         id=identity,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[clip[:-2]],
         speaker=speaker,
         gender="male",

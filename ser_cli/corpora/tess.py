@@ -105,7 +105,7 @@ def _utterance(identity: str, path: Path) -> Utterance:
     speaker, word, emotion = identity.split("_")
     return Utterance(
         id=identity,
-        path=str(path.resolve()),
+        path=str(path.absolute()),
         emotion=EMOTIONS[emotion],
         speaker=speaker,
         gender="female",

@@ -15,8 +15,9 @@ SAMPLE_RATE_HZ = 16_000
 MIN_DURATION_S = 0.025
 """One analysis window: the receptive field of wav2vec 2.0's convolutions is 400 samples at 16 kHz."""
 
-VIDEO_SUFFIXES = (".m4a", ".mp4", ".mov", ".mkv", ".webm", ".avi")
-"""Containers that libsndfile does not know; FFmpeg's libraries decode their sound. Compared in lower case."""
+PHONE_SUFFIXES = (".m4a", ".aac", ".amr", ".3gp", ".wma")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+"""Formats that libsndfile does not know; FFmpeg's libraries decode their sound. Compared in lower case."""
 
 _SHORT_DATA = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
 """What libsndfile's log says of a WAV, AIFF or AU file whose header promises more than there is."""
@@ -46,7 +47,7 @@ def read_recording(path: Path | str) -> Recording:
             holds only silence, or holds values that are not finite.
     """
     path = Path(path)
-    decode = _decode_video if path.suffix.lower() in VIDEO_SUFFIXES else _decode_audio
+    decode = _decode_video if path.suffix.lower() in (*PHONE_SUFFIXES, *VIDEO_SUFFIXES) else _decode_audio
     waveform, rate, source_rate_hz, channels = decode(path)
     if not np.isfinite(waveform).all():
         raise AudioError(f"{path}: holds values that are not finite numbers")
@@ -74,18 +75,33 @@ def _decode_audio(path: Path) -> tuple[NDArray[np.float32], int, int, int]:
         # soundfile raises TypeError for a .raw file, which has no header; MemoryError where a header lies.
         raise AudioError(f"{path}: cannot be decoded ({_reason(error, path)})") from None
     channels = samples.shape[1]
+    require_whole(path, len(samples), declared, log, rate)
+    waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1, dtype=np.float32)
+    return waveform, rate, rate, channels
+
+
+def require_whole(path: Path, read: int, declared: int, log: str, rate: int) -> None:
+    """Compare what was read of a file with what its header promises.
+
+    Args:
+        path: of the file.
+        read: samples per channel that were there.
+        declared: samples per channel as libsndfile tells.
+        log: of libsndfile.
+        rate: in hertz.
+
+    Raises:
+        AudioError: more than 25 ms are missing.
+    """
     for match in _SHORT_DATA.finditer(log):
         size, there = int(match[1]), int(match[2])
         if size < _STREAMED and there:
             # libsndfile reads such a file without a word, as a shorter clip.
-            declared = max(declared, len(samples) * size // there)
-    if (declared - len(samples)) / rate > MIN_DURATION_S:
+            declared = max(declared, read * size // there)
+    if (declared - read) / rate > MIN_DURATION_S:
         raise AudioError(
-            f"{path}: is truncated, its header promises {declared / rate:.2f} s and"
-            f" {len(samples) / rate:.2f} s are there"
+            f"{path}: is truncated, its header promises {declared / rate:.2f} s and {read / rate:.2f} s are there"
         )
-    waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1, dtype=np.float32)
-    return waveform, rate, rate, channels
 
 
 def _decode_video(path: Path) -> tuple[NDArray[np.float32], int, int, int]:
@@ -111,7 +127,8 @@ def _decode_video(path: Path) -> tuple[NDArray[np.float32], int, int, int]:
 def _reason(error: Exception, path: Path) -> str:
     """Why a file could not be decoded, without the path that the message already names."""
     try:
-        start = path.read_bytes()[:48]
+        with path.open("rb") as file:
+            start = file.read(48)
     except OSError as failure:
         return failure.strerror or str(failure)
     if not start:

@@ -13,6 +13,9 @@ from ser_cli.data.store import StoredAudio
 SHOWN_MISSING = 10
 """Missing ids that the report names; all of them stand in a file beside it."""
 
+SHOWN_OUTLIERS = 3
+"""Longest clips that are named, and most clips of a format that still count as outliers."""
+
 DURATION_EDGES_S = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60)
 """Lower bounds of the histogram's bins; the last one is open."""
 
@@ -79,12 +82,17 @@ def describe_completeness(
             chosen.name: {label: sum(emotions[e] for e in own) for label, own in chosen.merged.items()}
             for chosen in label_sets
         },
+        "label_sources": {chosen.name: chosen.source for chosen in label_sets},
         "duration": _durations(utterances),
         "sample_rates": {str(rate): n for rate, n in sorted(Counter(a.source_rate_hz for a in audio).items())},
         "channels": {str(number): n for number, n in sorted(Counter(a.source_channels for a in audio).items())},
         "identical": [list(group) for group in identical_recordings(utterances, by_id)],
-        "skipped": [{"path": path, "reason": reason} for path, reason in skipped],
-        "doubtful": [{"path": path, "reason": reason} for path, reason in doubtful],
+        "longest": _longest(utterances),
+        "rare_formats": _rare_formats(audio),
+        "skipped": len(skipped),
+        "doubtful": len(doubtful),
+        "skipped_files": [{"path": path, "reason": reason} for path, reason in skipped],
+        "doubtful_files": [{"path": path, "reason": reason} for path, reason in doubtful],
         "notes": list(notes),
     }
 
@@ -93,12 +101,30 @@ def _count(utterances: Sequence[Utterance], key: Callable[[Utterance], str]) -> 
     return Counter(value for value in map(key, utterances) if value)
 
 
-def _found_and_expected(found: Mapping[str, int], expected: Mapping[str, int]) -> dict[str, dict[str, int | None]]:
+def _found_and_expected(
+    found: Mapping[str, int], expected: Mapping[str, int | None]
+) -> dict[str, dict[str, int | None]]:
     """Found and expected number of each name, sorted; expected is None where no table tells."""
     return {
         name: {"found": found.get(name, 0), "expected": expected.get(name, 0) if expected else None}
         for name in sorted({*found, *expected})
     }
+
+
+def _longest(utterances: Sequence[Utterance]) -> list[dict[str, Any]]:
+    ordered = sorted(utterances, key=lambda utterance: (-utterance.duration_s, utterance.id))
+    return [{"id": u.id, "duration_s": round(u.duration_s, 3)} for u in ordered[:SHOWN_OUTLIERS]]
+
+
+def _rare_formats(audio: Sequence[StoredAudio]) -> list[dict[str, Any]]:
+    """Clips whose rate or number of channels few others share, where most agree."""
+    formats = Counter((entry.source_rate_hz, entry.source_channels) for entry in audio)
+    rare = [
+        {"id": entry.id, "sample_rate_hz": entry.source_rate_hz, "channels": entry.source_channels}
+        for entry in audio
+        if formats[entry.source_rate_hz, entry.source_channels] <= min(SHOWN_OUTLIERS, len(audio) // 4)
+    ]
+    return rare[:SHOWN_MISSING]
 
 
 def _durations(utterances: Sequence[Utterance]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ with a hash; `make_folds` turns it into ids; `check_folds` proves again, from th
 """
 
 import csv
+import hashlib
 import io
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ser_cli.data.manifest import Utterance
-from ser_cli.data.protocols import VALIDATION_SHARE, Protocol
+from ser_cli.data.protocols import UNKNOWN_SPEAKER, VALIDATION_SHARE, Protocol
 from ser_cli.data.selection import value_of
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import SHOWN_PROBLEMS, FoldError, count_of
@@ -67,6 +69,12 @@ def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speaker
     for utterance in corpus.utterances:
         if not is_mixture(utterance):
             members[value_of(utterance, protocol.unit)].append(utterance)
+    if members.get(""):
+        raise FoldError(
+            f"protocol {protocol.name}: {count_of(len(members['']), 'utterance')} of {corpus.name}, such as"
+            f" {members[''][0].id}, have no {protocol.unit}, so that no side can be theirs\n"
+            f"  leave them out: --where {protocol.unit}!="
+        )
     mixtures = [utterance for utterance in corpus.utterances if is_mixture(utterance)]
     folds = []
     for index, tested in enumerate(protocol.test, start=1):
@@ -76,7 +84,7 @@ def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speaker
         train = [u for group in sorted(set(members) - {*tested, *fixed, *left_out}) for u in members[group]]
         validation = [u for group in fixed for u in members[group]]
         if validation_speakers and not fixed:
-            train, validation = _hold_out(index, train, validation_speakers, corpus.labels, protocol, rng)
+            train, validation = _hold_out(index, train, validation_speakers, corpus, protocol, rng)
         test = [u for group in tested for u in members[group]]
         train += _mixtures_of(mixtures, train, [*validation, *test])
         sides = [tuple(sorted(u.id for u in side)) for side in (train, validation, test)]
@@ -114,6 +122,24 @@ def check_folds(folds: Sequence[Fold], corpus: PreparedCorpus, protocol: Protoco
     if len(tested) != len(set(tested)):
         twice = next(i for i in tested if tested.count(i) > 1)
         raise FoldError(f"utterance {twice} is tested in more than one fold; folds must not overlap in test")
+
+
+def hash_folds(folds: Sequence[Fold]) -> str:
+    """SHA-256 over every utterance's side in every fold: equal for runs that trained and tested on the same clips."""
+    text = json.dumps([[fold.index, *(ids for _, ids in fold.sides)] for fold in folds])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def caveats(folds: Sequence[Fold], corpus: PreparedCorpus) -> list[str]:
+    """What a reader of the scores has to know of these folds of this corpus, a sentence each."""
+    unknown = {utterance.id for utterance in corpus.utterances if utterance.speaker == UNKNOWN_SPEAKER}
+    trained = max((len(unknown & set(fold.train)) for fold in folds), default=0)
+    if not trained:
+        return []
+    return [
+        f"{count_of(trained, 'training clip')} are of unknown speakers, so it cannot be shown that those who are tested"
+        f" are unheard (without them: --where speaker!={UNKNOWN_SPEAKER})"
+    ]
 
 
 def mixed_from(utterance: Utterance) -> tuple[str, ...]:
@@ -192,18 +218,18 @@ def _hold_out(
     index: int,
     train: Sequence[Utterance],
     speakers: int,
-    labels: Sequence[str],
+    corpus: PreparedCorpus,
     protocol: Protocol,
     rng: np.random.Generator,
 ) -> tuple[list[Utterance], list[Utterance]]:
     """Part a training side: what is trained on, and what chooses the epoch."""
     if protocol.validation_by == "utterance":
-        return _hold_out_utterances(train, rng)
+        return _hold_out_utterances(train, corpus, rng)
     unit = protocol.unit if protocol.validation_by == "group" else protocol.validation_by
     members: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in train:
         members[value_of(utterance, unit)].append(utterance)
-    held = set(_choose_groups(index, members, unit, speakers, labels, rng))
+    held = set(_choose_groups(index, members, unit, speakers, corpus.labels, rng))
     return [u for u in train if value_of(u, unit) not in held], [u for u in train if value_of(u, unit) in held]
 
 
@@ -245,18 +271,21 @@ def _choose_groups(
 
 
 def _hold_out_utterances(
-    train: Sequence[Utterance], rng: np.random.Generator
+    train: Sequence[Utterance], corpus: PreparedCorpus, rng: np.random.Generator
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Part a training side: a share of the clips of each speaker and emotion, drawn, chooses the epoch."""
-    cells: dict[tuple[str, str], list[Utterance]] = defaultdict(list)
+    """Part a training side: a share of the clips of each speaker and emotion, drawn, chooses the epoch.
+
+    Recordings that are the same under several names go together.
+    """
+    cells: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for utterance in sorted(train, key=lambda utterance: utterance.id):
-        cells[utterance.speaker, utterance.emotion].append(utterance)
-    held = {
-        cell[position].id
-        for _, cell in sorted(cells.items())
-        for position in rng.permutation(len(cell))[: round(VALIDATION_SHARE * len(cell))]
-    }
-    return [u for u in train if u.id not in held], [u for u in train if u.id in held]
+        cells[utterance.speaker, utterance.emotion][corpus.audio_hash(utterance.id)] = None
+    held = set()
+    for _, cell in sorted(cells.items()):
+        recordings = list(cell)
+        held |= {recordings[n] for n in rng.permutation(len(recordings))[: round(VALIDATION_SHARE * len(recordings))]}
+    validation = [utterance for utterance in train if corpus.audio_hash(utterance.id) in held]
+    return [utterance for utterance in train if corpus.audio_hash(utterance.id) not in held], validation
 
 
 def _missing_labels(utterances: Iterable[Utterance], labels: Sequence[str]) -> list[str]:
@@ -297,7 +326,7 @@ _ADVICE = {
     "speaker": "leave some out with --where, or take another --protocol",
     "session": "keep sessions together with --protocol seeded-sessions, or name them apart where each speaker's"
     " are numbered anew",
-    "dialog": "keep sessions together with --protocol seeded-sessions, or leave some out with --where",
+    "dialog": "take a --protocol that ships for it, or leave some out with --where",
     "recording": "or leave one out",
     "source": "or leave the mixtures out",
 }

@@ -23,6 +23,9 @@ SEEDED = "seeded"
 SEEDED_SESSIONS = "seeded-sessions"
 """The same, dealt from whole sessions: for dialogues, where a partner is heard in the background."""
 
+UNKNOWN_SPEAKER = "unknown"
+"""Stands for all speakers that a corpus does not name; nobody knows how many they are."""
+
 VALIDATION_SHARE = 0.2
 """Of the training clips, where a protocol holds out clips because too few groups are left to hold out one."""
 
@@ -163,6 +166,11 @@ def _deal(corpus: PreparedCorpus, unit: str, folds: int | None, seed: int) -> Pr
         raise FoldError(
             f"protocol {SEEDED_SESSIONS}: some utterances of {corpus.name} name no session\n"
             f"  fill the column session of the manifest, or deal speakers: --protocol {SEEDED}"
+        )
+    if unit == "speaker" and any(utterance.speaker == UNKNOWN_SPEAKER for utterance in corpus.utterances):
+        raise FoldError(
+            f"{corpus.name} has utterances of unknown speakers, who may be anybody in any fold\n"
+            f"  leave them out: --where speaker!={UNKNOWN_SPEAKER}"
         )
     genders = {value_of(u, unit): u.gender if unit == "speaker" else "" for u in corpus.utterances}
     folds = folds or min(DEFAULT_FOLDS, len(genders))

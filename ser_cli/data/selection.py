@@ -115,27 +115,25 @@ def find_label_set(
     if named is not None:
         return named
     occurring = sorted({utterance.emotion for utterance in utterances})
-    if "," not in wanted:
+    if "," not in wanted and "+" not in wanted:
         raise UnknownNameError(
             "label set",
             wanted,
             [labelled.name for labelled in label_sets],
             f"or list emotions, such as {','.join(occurring[:3])}; those of {corpus}: {', '.join(occurring)}",
         )
-    merged: dict[str, tuple[str, ...]] = {}
-    for part in wanted.split(","):
-        emotions = tuple(emotion.strip() for emotion in part.split("+"))
+    parts = [tuple(emotion.strip() for emotion in part.split("+")) for part in wanted.split(",")]
+    for emotions in parts:
         for emotion in emotions:
             if emotion not in occurring:
                 raise UsageError(
                     f"--labels {wanted}: {corpus} has no emotion {emotion!r}{did_you_mean(emotion, occurring)}\n"
                     f"  it has: {', '.join(occurring)}"
                 )
-        merged[emotions[0]] = emotions
-    every = [emotion for emotions in merged.values() for emotion in emotions]
-    if len(merged) < 2 or len(every) != len(set(every)):
-        raise UsageError(f"--labels {wanted}: at least two different emotions are needed, each named once")
-    return LabelSet(wanted, merged)
+    every = [emotion for emotions in parts for emotion in emotions]
+    if len(parts) < 2 or len(every) != len(set(every)):
+        raise UsageError(f"--labels {wanted}: at least two labels are needed, and each emotion is named once")
+    return LabelSet(wanted, {emotions[0]: emotions for emotions in parts})
 
 
 def value_of(utterance: Utterance, column: str) -> str:
@@ -199,8 +197,10 @@ def _soft_labels(corpus: PreparedCorpus, label_of: dict[str, str]) -> dict[str, 
         if share is not None:
             soft[utterance.id] = share
     if not soft:
+        named = {emotion for u in corpus.utterances for emotion in votes.parse_votes(value_of(u, votes.COLUMN))}
+        told = f"; votes name {', '.join(sorted(named)[:8])}" if named else ""
         raise CorpusError(
-            f"--targets soft: no utterance of {corpus.name} has votes of raters\n"
-            f"  a manifest gives them in a column {votes.COLUMN}, such as angry:2 neutral:1; or use --targets hard"
+            f"--targets soft: no utterance of {corpus.name} has a vote for any of {', '.join(corpus.labels)}{told}\n"
+            f"  a manifest gives votes in a column {votes.COLUMN}, such as angry:2 neutral:1; or use --targets hard"
         )
     return {u.id: soft[u.id] if u.id in soft else corpus.target(u.id) for u in corpus.utterances}

@@ -33,9 +33,13 @@ def parse_votes(text: str) -> dict[str, float]:
     votes: dict[str, float] = {}
     for part in text.split():
         emotion, separator, weight = part.rpartition(":")
-        if not separator or not emotion or emotion in votes or not 0 < float(weight) < float("inf"):
+        try:
+            number = float(weight)
+        except ValueError:
+            number = 0.0
+        if not separator or not emotion or emotion in votes or not 0 < number < float("inf"):
             raise ValueError(f"{part!r} is not an emotion with its number of votes, such as angry:2")
-        votes[emotion] = float(weight)
+        votes[emotion] = number
     return votes
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_cli.models.features import FeatureAugmentation, LogMel
-from ser_cli.models.masks import frame_mask
+from ser_cli.models.masks import frame_mask, nothing_is_padded
 
 
 class ConformerEncoder(nn.Module):
@@ -106,7 +106,7 @@ def _conformer_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
     x = x + 0.5 * layer.ffn1(x)
     normed = layer.self_attn_layer_norm(x)
     attended, _ = layer.self_attn(
-        *(normed.transpose(0, 1),) * 3, key_padding_mask=None if mask.all() else ~mask, need_weights=False
+        *(normed.transpose(0, 1),) * 3, key_padding_mask=None if nothing_is_padded(mask) else ~mask, need_weights=False
     )
     x = x + layer.self_attn_dropout(attended).transpose(0, 1)
     expand, gate, depthwise, norm, activation, contract, dropout = layer.conv_module.sequential
@@ -121,8 +121,12 @@ def _conformer_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
 
 def _normalize_real_frames(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
     """Batch-normalise (batch, frames, …, channels) over its real frames; padding becomes 0."""
-    if mask.all():
+    if nothing_is_padded(mask):
         return norm(x.reshape(-1, x.shape[-1])).view(x.shape)
+    if torch.compiler.is_exporting():
+        # A trained model normalises with stored statistics, frame by frame, so padding may go through and be zeroed.
+        normed = norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+        return normed * mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
     result = x.new_zeros(x.shape)
     real = x[mask]
     result[mask] = norm(real.reshape(-1, x.shape[-1])).view(real.shape)
@@ -158,6 +162,8 @@ class _ResidualBlock(nn.Module):
     def forward(self, planes: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         # A last odd frame is averaged with a zero, as it would be in front of padding.
         odd = (0, planes.shape[3] % 2, 0, planes.shape[2] % self.time_stride)
+        if torch.compiler.is_exporting():  # the pooling drops a zero too many; whether it is one, no graph can ask
+            odd = (0, planes.shape[3] % 2, 0, self.time_stride - 1)
         shortcut = self.shortcut(F.avg_pool2d(F.pad(planes, odd), (self.time_stride, 2)))
         planes, frames = self.first(planes, frames)
         planes = _normalize_planes(self.norm, self.second(planes), frames)

@@ -44,17 +44,21 @@ class LogMel(nn.Module):
         """
         assert isinstance(self.window, Tensor)
         assert isinstance(self.bank, Tensor)
-        spectrum = torch.stft(
-            waveforms.float(),
-            self.window_length,
-            self.hop,
-            window=self.window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
+        if torch.compiler.is_exporting():
+            real, imaginary = _convolved_spectrum(waveforms.float(), self.window, self.hop)
+        else:
+            spectrum = torch.stft(
+                waveforms.float(),
+                self.window_length,
+                self.hop,
+                window=self.window,
+                center=True,
+                pad_mode="constant",
+                return_complex=True,
+            )
+            real, imaginary = spectrum.real, spectrum.imag
         with torch.autocast(waveforms.device.type, enabled=False):  # 8 bits are too few for power
-            mel = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.bank
+            mel = (real.square() + imaginary.square()).transpose(1, 2) @ self.bank
         frames = lengths // self.hop + 1
         mask = frame_mask(frames, mel.shape[1]).unsqueeze(-1)
         cells = mask.sum(dim=(1, 2), keepdim=True) * mel.shape[2]
@@ -69,6 +73,21 @@ class LogMel(nn.Module):
             variance = centered.square().sum(dim=(1, 2), keepdim=True) / cells
             planes.append(centered / (variance + 1e-5).sqrt())
         return torch.stack(planes, dim=1), frames
+
+
+def _convolved_spectrum(waveforms: Tensor, window: Tensor, hop: int) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part of `torch.stft` (batch, bins, frames), as convolutions with cosines and sines.
+
+    For exported graphs: the Fourier transform of onnxruntime is less exact, which shows where a recording is soft.
+    """
+    length = window.shape[0]
+    turns = torch.outer(torch.arange(length // 2 + 1), torch.arange(length)) % length
+    angles = turns.double() * (2 * torch.pi / length)
+    kernels = torch.cat([angles.cos(), -angles.sin()]) * window.double().cpu()
+    padded = F.pad(waveforms, (length // 2, length // 2)).unsqueeze(1)
+    parts = F.conv1d(padded, kernels.float().unsqueeze(1).to(waveforms.device), stride=hop)
+    real, imaginary = parts.chunk(2, dim=1)
+    return real, imaginary
 
 
 @dataclass(frozen=True)

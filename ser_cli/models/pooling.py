@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ser_cli.errors import UsageError
+from ser_cli.models.masks import nothing_is_padded
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FrameLevelAttention(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Pooled:
         """Pool frames (batch, frames, dim) under a mask (batch, frames)."""
-        padding = None if mask.all() else ~mask
+        padding = None if nothing_is_padded(mask) else ~mask
         attended, _ = self.self_attention(frames, frames, frames, key_padding_mask=padding, need_weights=False)
         frames = frames + attended
         attention = (frames @ self.frame_weight).masked_fill(~mask, -torch.inf).softmax(dim=1)

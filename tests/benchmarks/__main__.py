@@ -4,10 +4,10 @@ import os
 import platform
 import sys
 
-from tests.benchmarks import mix, prepare
+from tests.benchmarks import mix, prepare, startup
 from tests.benchmarks.measuring import Measured
 
-BENCHMARKS = {"prepare": prepare.measure, "mix": mix.measure}
+BENCHMARKS = {"startup": startup.measure, "prepare": prepare.measure, "mix": mix.measure}
 
 
 def main(names: list[str]) -> None:

@@ -107,7 +107,7 @@ def test_the_innermost_folder_and_a_doubled_tree_are_read_once(published, tmp_pa
     write_tree(tmp_path / "emodb" / "wav")
     listing = emodb.read(tmp_path)
     assert len(listing.utterances) == 535
-    assert listing.notes == ("535 files that repeat a clip byte for byte under the same name left out",)
+    assert listing.notes == ("535 files left out, byte for byte the clip of the same name",)
 
 
 def test_more_clips_than_those_of_the_papers_are_noted(tmp_path):

@@ -96,12 +96,14 @@ def test_language_and_the_number_of_the_shared_sentence_are_told(listing):
 def test_one_speaker_and_one_emotion_are_read_as_the_source_itself(published):
     speaker = esd.read(published / "0012")
     assert len(speaker.utterances) == 1750
-    assert not speaker.missing
+    assert len(speaker.missing) == 19 * 1750
+    assert not any(identity.startswith("0012") for identity in speaker.missing)
     emotion = esd.read(published / "0002" / "Surprise")
     assert len(emotion.utterances) == 350
     assert {u.emotion for u in emotion.utterances} == {"surprised"}
-    assert emotion.missing[0] == "0002_000001"
-    assert len(emotion.missing) == 1400
+    of_speaker = [identity for identity in emotion.missing if identity.startswith("0002")]
+    assert of_speaker[0] == "0002_000001"
+    assert len(of_speaker) == 1400
 
 
 def write_flat(folder: Path, speaker: str, lines: str, clips: tuple[int, ...] = (1, 351), **encoding: str) -> None:
@@ -194,14 +196,14 @@ def test_both_releases_side_by_side_count_once(tmp_path):
         (tmp_path / folder / "0014_001051.wav").write_text("same")
     listing = esd.read(tmp_path)
     assert [(u.id, u.emotion) for u in listing.utterances] == [("0014_001051", "sad")]
-    assert listing.notes == ("2 files that repeat a clip byte for byte under the same name left out",)
+    assert listing.notes == ("2 files left out, byte for byte the clip of the same name",)
 
 
-def test_missing_numbers_are_named_for_the_speakers_that_are_there(tmp_path):
+def test_missing_numbers_are_named(tmp_path):
     folder = tmp_path / "0020" / "Happy"
     folder.mkdir(parents=True)
     write_clips([folder / f"0020_{number:06d}.wav" for number in range(1, 1750)], tmp_path / "clip")
-    assert esd.read(tmp_path).missing == ("0020_001750",)
+    assert [i for i in esd.read(tmp_path).missing if i.startswith("0020")] == ["0020_001750"]
 
 
 def test_hidden_files_and_other_names_are_left_out_and_links_in_a_circle_end(tmp_path):

@@ -85,14 +85,14 @@ def test_equal_copies_count_once_and_others_of_one_name_are_a_problem(tmp_path):
     assert chosen.problems == (
         f"{tmp_path / 'a/two.wav'}: differs from {tmp_path / 'x/two.wav'}, which has the same name",
     )
-    assert chosen.notes == ("1 file that repeat a clip byte for byte under the same name left out",)
+    assert chosen.notes == ("1 file left out, byte for byte the clip of the same name",)
 
 
 def test_of_several_formats_the_lossless_one_is_taken(tmp_path):
     files = [write(tmp_path / name, name.encode()) for name in ("MP3/a.mp3", "WAV/a.WAV", "flac/a.flac", "a.mp4")]
     chosen = one_file_each(("a", path) for path in files)
     assert chosen.paths == {"a": tmp_path / "WAV/a.WAV"}
-    assert chosen.notes == ("3 files that repeat a clip in another format left out",)
+    assert chosen.notes == ("3 files left out, the same clip in another format",)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,8 @@ def test_of_several_formats_the_lossless_one_is_taken(tmp_path):
         ("Wut: ärger\r\nzwei\r\n".encode("utf-8-sig"), ()),
         ("Wut: ärger\nzwei\n".encode("utf-16"), ()),
         ("Wut: ärger\rzwei\r".encode("latin-1"), ()),
-        ("Wut: ärger\nzwei\n".encode("utf-16-be"), ("utf-16-be",)),
+        ("Wut: ärger\nzwei\n".encode("utf-16-be"), ()),
+        ("Wut: ärger\r\nzwei\r\n".encode("utf-16-le"), ()),
     ],
 )
 def test_text_is_read_whatever_its_encoding_and_line_ends(tmp_path, content, encodings):
@@ -118,3 +119,9 @@ def test_bytes_that_are_no_text_do_not_stop_a_reader(tmp_path):
 
 def test_folders_are_told_from_the_inside_out_with_the_source_itself(tmp_path):
     assert list(folders_of(tmp_path / "a/b/c.wav", tmp_path)) == ["b", "a", tmp_path.name]
+
+
+def test_a_pipe_in_the_place_of_a_recording_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    (tmp_path / "b.wav").touch()
+    assert names(walk(tmp_path)) == ["b.wav"]

@@ -291,7 +291,7 @@ def test_a_doubled_tree_is_counted_once(tmp_path):
     listing = iemocap.read(tmp_path)
     assert len(listing.utterances) == 1
     assert listing.problems == ()
-    assert "1 file that repeat a clip byte for byte under the same name left out" in listing.notes
+    assert "1 file left out, byte for byte the clip of the same name" in listing.notes
 
 
 def test_a_loop_of_links_ends(tmp_path):

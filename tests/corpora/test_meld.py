@@ -175,7 +175,7 @@ def test_folders_named_train_dev_and_test_tell_the_part_and_a_flat_name_does(tmp
         ("test_dia0_utt0", ".wav"),
         ("train_dia0_utt0", ".WAV"),
     ]
-    assert listing.notes == ("3 files that repeat a clip in another format left out",)
+    assert listing.notes == ("3 files left out, the same clip in another format",)
 
 
 def test_a_doubled_tree_with_doubled_tables_counts_once(tmp_path):
@@ -184,7 +184,7 @@ def test_a_doubled_tree_with_doubled_tables_counts_once(tmp_path):
     listing = meld.read(tmp_path)
     assert len(listing.utterances) == 3
     assert not listing.problems
-    assert listing.notes == ("3 files that repeat a clip byte for byte under the same name left out",)
+    assert listing.notes == ("3 files left out, byte for byte the clip of the same name",)
 
 
 def test_a_clip_whose_folders_do_not_tell_the_part_is_a_problem(tmp_path):

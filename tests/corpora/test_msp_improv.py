@@ -284,7 +284,7 @@ def test_a_doubled_tree_and_a_loop_of_links_are_counted_once(tmp_path):
     listing = msp_improv.read(tmp_path)
     assert [u.emotion for u in listing.utterances] == ["other"]
     assert listing.problems == ()
-    assert listing.notes == ("1 file that repeat a clip byte for byte under the same name left out",)
+    assert listing.notes == ("1 file left out, byte for byte the clip of the same name",)
 
 
 def test_two_evaluation_files_that_disagree_are_named(tmp_path):

@@ -62,7 +62,7 @@ def test_a_doubled_tree_is_counted_once(tmp_path):
     write_tree(tmp_path / "audio_speech_actors_01-24")
     listing = ravdess.read(tmp_path)
     assert len(listing.utterances) == 1440
-    assert listing.notes == ("1,440 files that repeat a clip byte for byte under the same name left out",)
+    assert listing.notes == ("1,440 files left out, byte for byte the clip of the same name",)
 
 
 def test_two_recordings_under_one_name_are_named(tmp_path):

@@ -87,7 +87,7 @@ def test_the_official_tree_and_its_flat_copy_count_once(tmp_path):
     listing = savee.read(tmp_path)
     assert len(listing.utterances) == 480
     assert not listing.problems
-    assert listing.notes == ("480 files that repeat a clip byte for byte under the same name left out",)
+    assert listing.notes == ("480 files left out, byte for byte the clip of the same name",)
 
 
 def test_the_flat_copy_alone_is_complete_too(tmp_path):

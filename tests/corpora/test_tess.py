@@ -90,7 +90,7 @@ def test_a_nested_second_copy_counts_once(tmp_path):
     listing = tess.read(tmp_path)
     assert len(listing.utterances) == 28
     assert not listing.problems
-    assert listing.notes[-1] == "28 files that repeat a clip byte for byte under the same name left out"
+    assert listing.notes[-1] == "28 files left out, byte for byte the clip of the same name"
 
 
 def test_one_folder_is_read_as_the_source_itself(published):

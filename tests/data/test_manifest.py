@@ -1,113 +1,4 @@
-import pytest
-
-from ser_cli.data.manifest import (
-    Utterance,
-    hash_manifest,
-    read_prepared_manifest,
-    read_user_manifest,
-    write_manifest,
-)
-from ser_cli.errors import ProblemsError, UsageError
-
-
-def manifest(tmp_path, text: str, encoding: str = "utf-8"):
-    path = tmp_path / "mine.csv"
-    path.write_text(text, encoding=encoding)
-    return path
-
-
-def test_a_manifest_is_read_with_its_optional_and_further_columns(tmp_path):
-    path = manifest(
-        tmp_path,
-        "path, speaker,emotion,id,gender,dialect\nx/a.wav,p1, sad ,a1,female,north\nb.wav,p2,happy,,,\n",
-    )
-    second, first = read_user_manifest(path, tmp_path, None)[::-1]
-    assert (first.id, first.emotion, first.gender, first.extra) == (
-        "a1",
-        "sad",
-        "female",
-        (("dialect", "north"),),
-    )
-    assert first.path == str(tmp_path.resolve() / "x/a.wav")
-    assert (second.id, second.speaker, second.extra) == ("b", "p2", ())
-
-
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
-    path = manifest(tmp_path, "path,emotion,speaker\r\na.wav,sad,p1\r\n\r\n", encoding="utf-8-sig")
-    assert [u.emotion for u in read_user_manifest(path, tmp_path, None)] == ["sad"]
-
-
-def test_a_missing_column_is_named_with_its_nearest(tmp_path):
-    path = manifest(tmp_path, "path,emotoin,speaker\na.wav,sad,p1\n")
-    with pytest.raises(UsageError, match="no column 'emotion'; did you mean emotoin"):
-        read_user_manifest(path, tmp_path, None)
-
-
-def test_all_wrong_rows_are_told_together(tmp_path):
-    rows = [
-        "a.wav,sad,p1",
-        "b.wav,,p1",
-        "c.wav,sadd,p1",
-        "../d.wav,sad,p1",
-        "/etc/passwd,sad,p1",
-        "a.wav,sad,p2",
-        "e.wav,sad,",
-    ]
-    path = manifest(tmp_path, "path,emotion,speaker\n" + "\n".join(rows) + "\n")
-    with pytest.raises(ProblemsError) as error:
-        read_user_manifest(path, tmp_path, ["sad", "happy"])
-    text = str(error.value)
-    assert text.startswith(f"{path}: 6 problems")
-    assert "line 3: emotion is empty" in text
-    assert "line 4: emotion 'sadd' is not among the declared sad, happy; did you mean sad?" in text
-    assert "line 5: ../d.wav lies outside" in text
-    assert "line 6: /etc/passwd lies outside" in text
-    assert "line 7: id 'a' stands in line 2 too" in text
-    assert "and 1 more" in text
-    assert len(error.value.problems) == 6
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("path,emotion,speaker\na.wav,sad,p1,more\n", "line 2: more values than columns; put text that holds commas"),
-        ("path,emotion,speaker\na\0.wav,sad,p1\n", "line 2: the path holds a NUL byte"),
-        ("path,emotion,speaker,path\na.wav,sad,p1,b.wav\n", "column 'path' stands there twice"),
-    ],
-)
-def test_values_that_would_shift_or_break_are_named(tmp_path, text, told):
-    with pytest.raises((ProblemsError, UsageError)) as error:
-        read_user_manifest(manifest(tmp_path, text), tmp_path, None)
-    assert told in str(error.value)
-
-
-def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
-    source = tmp_path / "audio"
-    source.mkdir()
-    (source / "a.wav").symlink_to(tmp_path / "elsewhere.wav")
-    with pytest.raises(ProblemsError, match="lies outside"):
-        read_user_manifest(manifest(tmp_path, "path,emotion,speaker\na.wav,sad,p1\n"), source, None)
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b"", "an empty first line"),
-        (b"path,emotion,speaker\n", "no utterance"),
-        (b"\xff\xfe\x00p", "cannot be read as UTF-8"),
-        (b'path,emotion,speaker\n"a.wav,sad,p1\n', "not a CSV file"),
-    ],
-)
-def test_a_file_that_is_no_manifest_is_refused(tmp_path, content, told):
-    path = tmp_path / "mine.csv"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=told):
-        read_user_manifest(path, tmp_path, None)
-
-
-def test_a_manifest_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UsageError, match="no such manifest"):
-        read_user_manifest(tmp_path / "none.csv", tmp_path, None)
+from ser_cli.data.manifest import Utterance, hash_manifest, read_prepared_manifest, write_manifest
 
 
 def test_a_written_manifest_reads_back_as_it_was(tmp_path):
@@ -127,3 +18,11 @@ def test_the_hash_follows_labels_and_audio_but_not_where_files_lie():
     assert hash_manifest(rows, ["1"]) != hash_manifest(other, ["1"])
     assert hash_manifest(rows, ["1"]) != hash_manifest(rows, ["2"])
     assert hash_manifest(rows, ["1"]) != hash_manifest([Utterance("a", "", "sad", "p1", gender="male")], ["1"])
+
+
+def test_the_hash_follows_votes_dialogues_and_partitions_and_no_other_column():
+    def hashed(**extra: str) -> str:
+        return hash_manifest([Utterance("a", "", "sad", "p1", extra=tuple(extra.items()))], ["1"])
+
+    assert hashed() == hashed(intensity="strong")
+    assert len({hashed(), hashed(votes="sad:1"), hashed(dialog="sad:1"), hashed(partition="Train")}) == 4

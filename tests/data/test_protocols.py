@@ -1,11 +1,12 @@
 """The shipped protocols: their groups as published, their hashes, and folds made of them that cannot leak."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from ser_cli.corpora import CORPORA
-from ser_cli.data.folds import check_folds, make_folds
+from ser_cli.data.folds import caveats, check_folds, hash_folds, make_folds
 from ser_cli.data.manifest import Utterance
 from ser_cli.data.protocols import Protocol, choose_protocol, shipped_protocols
 from ser_cli.data.store import PreparedCorpus
@@ -173,17 +174,27 @@ def test_savee_tests_unheard_speakers_and_holds_out_a_fifth_of_each_heard_ones_c
     assert not make_folds(protocol, of, validation_speakers=0, seed=0)[0].validation
 
 
-def test_held_out_clips_may_not_be_copies_of_training_clips():
+def test_recordings_under_several_names_are_held_out_together():
     of = savee()
     twins = tuple(
-        type(entry)(entry.id, entry.offset, entry.samples, "same" if entry.id.startswith("KL_angry") else entry.sha256,
-                    entry.source_rate_hz, entry.source_channels)
+        replace(entry, sha256=f"twin of {entry.id[:-1]}" if entry.id.startswith("KL_angry") else entry.sha256)
         for entry in of.audio
-    )  # fmt: skip
-    of = PreparedCorpus(None, of.preparation, of.utterances, twins)
+    )
+    of = replace(of, audio=twins)
     protocol = choose_protocol(of, None, 4, 0)
-    with pytest.raises(FoldError, match="the same recording, KL_angry"):
-        check_folds(make_folds(protocol, of, validation_speakers=2, seed=0), of, protocol)
+    for seed in range(10):
+        check_folds(make_folds(protocol, of, validation_speakers=2, seed=seed), of, protocol)
+
+
+def test_recordings_on_both_sides_under_two_names_are_refused():
+    of = savee()
+    twins = tuple(
+        replace(entry, sha256="same" if entry.id in ("KL_angry1", "JE_angry1") else entry.sha256) for entry in of.audio
+    )
+    of = replace(of, audio=twins)
+    protocol = choose_protocol(of, None, 4, 0)
+    with pytest.raises(FoldError, match="fold 1 has the same recording, KL_angry1 and JE_angry1, in both"):
+        check_folds(make_folds(protocol, of, validation_speakers=0, seed=0), of, protocol)
 
 
 def test_an_emotion_that_a_tested_speaker_never_shows_is_let_be_where_the_protocol_says_so():
@@ -229,6 +240,38 @@ def test_an_unknown_speaker_on_both_sides_is_refused():
     with pytest.raises(FoldError, match="speaker unknown in both") as error:
         check_folds(make_folds(protocol, of, validation_speakers=2, seed=0), of, protocol)
     assert "--where" in str(error.value)
+
+
+def test_unknown_speakers_in_training_are_told_and_never_dealt():
+    parts = ("Train", "Development", "Test1")
+    of = partitioned("msp-podcast", parts, lambda part, n: "unknown" if (part, n) == ("Train", 0) else f"{part}{n}")
+    protocol = choose_protocol(of, None, None, 0)
+    made = make_folds(protocol, of, validation_speakers=2, seed=0)
+    check_folds(made, of, protocol)
+    (told,) = caveats(made, of)
+    assert told.startswith("2 training clips are of unknown speakers")
+    with pytest.raises(FoldError, match="leave them out: --where speaker!=unknown"):
+        choose_protocol(of, "seeded", 3, 0)
+
+
+def test_clips_without_a_partition_are_refused():
+    of = partitioned("msp-podcast", ("Train", "Development", "Test1", ""), lambda part, n: f"{part}{n}")
+    protocol = choose_protocol(of, None, None, 0)
+    with pytest.raises(FoldError, match="6 utterances of msp-podcast, such as -angry-0, have no partition") as error:
+        make_folds(protocol, of, validation_speakers=2, seed=0)
+    assert "--where partition!=" in str(error.value)
+
+
+def test_the_hash_of_folds_follows_who_stands_where():
+    parts = ("Train", "Development", "Test1")
+    of = partitioned("msp-podcast", parts, lambda part, n: f"{part}{n}")
+    moved = replace(of.utterances[0], extra=(("partition", "Test1"),))
+    other = replace(of, utterances=(moved, *of.utterances[1:]))
+    hashes = [
+        hash_folds(make_folds(choose_protocol(c, None, None, 0), c, validation_speakers=2, seed=0))
+        for c in (of, of, other)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_melds_cast_stands_on_both_sides_as_its_publisher_has_it_and_the_rule_says_so():

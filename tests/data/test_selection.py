@@ -90,8 +90,10 @@ def test_conditions_keep_what_fulfils_them_all(where, left):
         ("4", [], UnknownNameError, "unknown label set '4'"),
         ("4", [], UnknownNameError, "or list emotions, such as angry,excited,happy"),
         ("angry,hapy", [], UsageError, "mine has no emotion 'hapy'; did you mean happy?"),
-        ("angry,angry", [], UsageError, "at least two different emotions"),
-        ("angry+happy,happy", [], UsageError, "each named once"),
+        ("angry,angry", [], UsageError, "at least two labels are needed"),
+        ("angry+happy,happy", [], UsageError, "each emotion is named once"),
+        ("angry,happy,angry+excited", [], UsageError, "each emotion is named once"),
+        ("angry+happy", [], UsageError, "at least two labels are needed"),
         ("angry,", [], UsageError, "has no emotion ''"),
         (None, ["scenario"], UsageError, "expected COLUMN=VALUE"),
         (None, ["scenari=improvised"], UnknownNameError, "did you mean scenario?"),
@@ -117,7 +119,7 @@ def test_soft_labels_are_shares_of_votes_and_the_verdict_where_nobody_voted():
 
 
 def test_a_corpus_without_votes_has_no_soft_labels():
-    with pytest.raises(CorpusError, match="has votes of raters"):
+    with pytest.raises(CorpusError, match="has a vote for any of angry, happy"):
         select(corpus(utterance("a", "angry"), utterance("b", "happy")), SETS, soft=True)
 
 

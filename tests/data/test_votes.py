@@ -18,7 +18,7 @@ def test_votes_are_written_with_the_most_first_and_read_again():
 
 @pytest.mark.parametrize("text", ["angry", "angry:", ":2", "angry:0", "angry:-1", "angry:nan", "angry:inf", "a:1 a:2"])
 def test_what_is_no_vote_is_named(text):
-    with pytest.raises(ValueError, match=r"such as angry:2|could not convert"):
+    with pytest.raises(ValueError, match="such as angry:2"):
         parse_votes(text)
 
 

@@ -1,0 +1,175 @@
+"""The manifest that a user brings: a CSV file of recordings, read with every fault named."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from ser_cli.data import votes
+from ser_cli.data.manifest import Utterance
+from ser_cli.errors import ProblemsError, UsageError, count_of, did_you_mean
+
+REQUIRED_COLUMNS = ("path", "emotion", "speaker")
+OPTIONAL_COLUMNS = ("id", "session", "gender", "text", "dialog", votes.COLUMN)
+"""What is used where it is there; every other column is kept for `--where`."""
+
+OVERFLOW = "\0overflow"
+"""Marks a row that has more values than the header has columns."""
+
+MAX_BYTES = 256 << 20
+"""Of a manifest: a million rows are far smaller."""
+
+
+@dataclass(frozen=True)
+class UserManifest:
+    """What a user's manifest holds."""
+
+    utterances: tuple[Utterance, ...]
+    """Sorted by id."""
+    notes: tuple[str, ...]
+    """Columns that look like a misspelt one, each a sentence."""
+
+
+def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -> UserManifest:
+    """Read a manifest that a user brings.
+
+    Args:
+        path: CSV in UTF-8 with a header; `path`, `emotion` and `speaker` are required; `id`, `session`, `gender`,
+            `text`, `dialog` and `votes` are used where they are there, any other column is kept.
+        source: folder that relative paths start from, and that no path may leave.
+        labels: the declared emotions, or None to accept every emotion that occurs.
+
+    Returns:
+        The utterances, sorted by id. A missing id is the path without its suffix.
+
+    Raises:
+        UsageError: the file cannot be read as a CSV with the required columns.
+        ProblemsError: rows that lack a value, name a label outside `labels`, repeat an id, or leave `source`.
+    """
+    header, rows = _read_rows(path)
+    _require_columns(path, header)
+    root = source.resolve()
+    problems: list[str] = []
+    utterances: list[Utterance] = []
+    seen: dict[str, int] = {}
+    for number, row in rows:
+        problem = _problem_of(row, root, source, labels)
+        identity = row.get("id") or Path(row["path"] or "?").with_suffix("").as_posix()
+        if not problem and identity in seen:
+            problem = f"id {identity!r} stands in line {seen[identity]} too"
+        if problem:
+            problems.append(f"line {number}: {problem}")
+            continue
+        seen[identity] = number
+        utterances.append(_utterance(identity, row, root))
+    if problems:
+        raise ProblemsError(str(path), problems, "correct the lines and run again", usage=True)
+    if not utterances:
+        raise UsageError(f"{path}: no utterance; a header and at least one row are needed")
+    return UserManifest(tuple(sorted(utterances, key=lambda utterance: utterance.id)), tuple(_misspelt(header)))
+
+
+def _utterance(identity: str, row: dict[str, str], root: Path) -> Utterance:
+    told = ("id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s")
+    return Utterance(
+        id=identity,
+        path=str(root / row["path"]),
+        emotion=row["emotion"],
+        speaker=row["speaker"],
+        session=row.get("session", ""),
+        gender=row.get("gender", ""),
+        text=row.get("text", ""),
+        extra=tuple((name, value) for name, value in row.items() if name not in told and value),
+    )
+
+
+def _require_columns(path: Path, header: Sequence[str]) -> None:
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise UsageError(f"{path}: column {repeated[0]!r} stands there twice; rename or remove one")
+    missing = [column for column in REQUIRED_COLUMNS if column not in header]
+    if not missing:
+        return
+    others = [column for column in header if column not in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)]
+    told = []
+    for column in missing:
+        nearest = get_close_matches(column, [other.lower() for other in others], n=1, cutoff=0.5)
+        meant = [other for other in others if [other.lower()] == nearest]
+        told.append(f"{column!r} (is it {meant[0]!r}?)" if meant else repr(column))
+    separator = next((s for s in (";", "\t", "|") if len(header) == 1 and s in header[0]), "")
+    raise UsageError(
+        f"{path}: no column {', '.join(told)}\n"
+        f"  found: {', '.join(header) or 'an empty first line'}\n"
+        + (f"  its columns are separated by {separator!r}; save it with commas\n" if separator else "")
+        + f"  needed: {', '.join(REQUIRED_COLUMNS)}; also read: {', '.join(OPTIONAL_COLUMNS)}"
+    )
+
+
+def _misspelt(header: Sequence[str]) -> list[str]:
+    """Columns that are kept but not used, and look like one that would be."""
+    absent = [column for column in OPTIONAL_COLUMNS if column not in header]
+    notes = []
+    for column in header:
+        if column in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS):
+            continue
+        nearest = get_close_matches(column.lower(), absent, n=1, cutoff=0.75)
+        if nearest:
+            notes.append(f"column {column!r} is kept for --where and not used otherwise; is {nearest[0]!r} meant?")
+    return notes
+
+
+def _problem_of(row: dict[str, str], root: Path, source: Path, labels: Sequence[str] | None) -> str:
+    """What is wrong with one row, or nothing."""
+    if OVERFLOW in row:
+        return "more values than columns; put text that holds commas into quotes"
+    empty = [column for column in REQUIRED_COLUMNS if not row[column]]
+    if empty:
+        return f"{', '.join(empty)} is empty"
+    if labels is not None and row["emotion"] not in labels:
+        nearest = did_you_mean(row["emotion"], labels)
+        return f"emotion {row['emotion']!r} is not among the declared {', '.join(labels)}{nearest}"
+    if "\0" in row["path"]:
+        return "the path holds a NUL byte"
+    if not (root / row["path"]).resolve().is_relative_to(root):
+        return f"{row['path']} lies outside {source}; give the common folder with --source"
+    return _problem_of_votes(row.get(votes.COLUMN, ""))
+
+
+def _problem_of_votes(text: str) -> str:
+    try:
+        votes.parse_votes(text)
+    except ValueError as error:
+        return f"votes {text!r}: {error}"
+    return ""
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and rows of a CSV file with the lines that they end in, every value stripped."""
+    text = _read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for line in reader:
+            if any(cell.strip() for cell in line):
+                values = [*line, *[""] * (len(header) - len(line))]
+                row = {name: value.strip() for name, value in zip(header, values, strict=False)}
+                if len(line) > len(header):
+                    row[OVERFLOW] = line[-1]
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise UsageError(f"{path}: not a CSV file ({error}); save it as comma-separated text") from None
+    return header, rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: {count_of(path.stat().st_size, 'byte')} are too many for a manifest")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such manifest; give a CSV file with --manifest") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error}); save it as CSV in UTF-8") from None

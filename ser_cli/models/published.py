@@ -1,0 +1,114 @@
+"""Audio classifiers of `transformers`, as published on its hub or saved in a folder, to compare with."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.errors import EncoderError, count_of
+from ser_cli.models.pretrained import OPTIONAL_WEIGHTS
+
+WEIGHTS_NAMES = ("model.safetensors", "model.safetensors.index.json")
+
+
+class PublishedClassifier:
+    """An `AutoModelForAudioClassification` checkpoint with its feature extractor."""
+
+    def __init__(self, name: str, model: Any, extractor: Any) -> None:
+        self.name = name
+        self.model = model
+        self.extractor = extractor
+        id2label = {int(key): str(label) for key, label in model.config.id2label.items()}
+        self.labels = tuple(id2label[index] for index in range(model.config.num_labels))
+
+    @property
+    def exact_under_padding(self) -> bool:
+        """Whether a clip in a padded batch gives what it gives alone; then it takes an attention mask."""
+        return getattr(self.model.config, "feat_extract_norm", None) == "layer"
+
+    @torch.inference_mode()
+    def probabilities(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """(batch, classes) of waveforms at 16 kHz."""
+        inputs = self.extractor(
+            waveforms,
+            sampling_rate=SAMPLE_RATE_HZ,
+            return_tensors="pt",
+            **({"padding": True, "return_attention_mask": True} if self.exact_under_padding else {}),
+        )
+        device = next(self.model.parameters()).device
+        logits = self.model(**{name: value.to(device) for name, value in inputs.items()}).logits
+        result: NDArray[np.float64] = logits.cpu().double().softmax(dim=-1).numpy()
+        return result
+
+
+def load_published(name: str, device: torch.device) -> PublishedClassifier:
+    """Load a classifier: safetensors alone, no code from the repository.
+
+    Args:
+        name: hub id, or a folder written by `save_pretrained`.
+        device: where it shall run.
+
+    Raises:
+        EncoderError: it cannot be had, is no audio classifier at 16 kHz, or has no trained head.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+    _quieten()
+    try:
+        if not Path(name).is_dir():
+            _require_within_reach(name)
+        extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+        model, report = AutoModelForAudioClassification.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _cannot_load(name, error) from error
+    missing = sorted(key for key in report["missing_keys"] if key.rpartition(".")[2] not in OPTIONAL_WEIGHTS)
+    if missing:
+        raise EncoderError(
+            f"model {name}: {count_of(len(missing), 'weight')} of the classifier are missing, such as {missing[0]}\n"
+            f"  it is an encoder without a trained head, or incomplete; give an audio classification checkpoint, or"
+            f" train one: ser train --encoder {name}"
+        )
+    rate = getattr(extractor, "sampling_rate", None)
+    if rate != SAMPLE_RATE_HZ:
+        raise EncoderError(
+            f"model {name}: hears {rate or 'an unknown number of'} Hz; expected {SAMPLE_RATE_HZ} Hz\n"
+            f"  choose a classifier of speech at 16 kHz"
+        )
+    return PublishedClassifier(name, model.eval().to(device), extractor)
+
+
+def _quieten() -> None:
+    """No bar for reading weights; one for a download only where a person sees it."""
+    import transformers
+    from huggingface_hub.utils import disable_progress_bars
+
+    transformers.utils.logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+
+
+def _require_within_reach(name: str) -> None:
+    """Ask the hub once: `from_pretrained` by itself tries for half a minute where there is no network."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            HfApi().model_info(name, timeout=10)
+    except Exception as error:  # the hub's client lets errors of its HTTP library through, which changes
+        raise _cannot_load(name, error) from error
+
+
+def _cannot_load(name: str, error: Exception) -> EncoderError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return EncoderError(
+        f"model {name}: no usable audio classifier with safetensors weights was found ({reason})\n"
+        f"  give the folder that `ser train` printed, a folder written by save_pretrained, or a hub id that can be"
+        f" reached"
+    )

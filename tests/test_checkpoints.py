@@ -1,0 +1,170 @@
+"""Models that travel: what stands beside the weights, and what is refused."""
+
+import hashlib
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ser_cli.checkpoints import load_model, save_model
+from ser_cli.errors import RunError
+from ser_cli.models.building import build_model
+from ser_cli.provenance import Provenance, speakers_trained_on
+from ser_cli.recipe import load_recipe
+from tests.conftest import TINY
+
+TOLD = Provenance(
+    dataset="calls", corpus="manifest", licence="CC BY 4.0", label_set="sad,calm", where=("gender=female",),
+    protocol="seeded", protocol_hash="f00", fold=2, train_speakers=("a", "c"), validation_speakers=("b",),
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder() -> Path:
+    """A model with random weights."""
+    overrides = [value for value in TINY if "conformer." in value]
+    recipe = load_recipe("conformer", overrides)
+    torch.manual_seed(0)
+    model = build_model(recipe, 2)
+    save_model(Path("model"), model, model.state_dict(), ("sad", "calm"), recipe, TOLD)
+    return Path("model")
+
+
+def test_a_folder_gives_back_weights_labels_and_provenance(folder):
+    loaded = load_model(folder)
+    assert loaded.labels == ("sad", "calm")
+    assert loaded.provenance == TOLD
+    assert loaded.weights_sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert not loaded.model.training
+
+
+def test_the_description_says_what_the_model_hears(folder):
+    told = json.loads((folder / "model.json").read_text())
+    assert told["preprocessing"]["sample_rate_hz"] == 16_000
+    assert told["preprocessing"]["features"]["mel_bands"] == 16
+    assert told["provenance"]["licence"] == "CC BY 4.0"
+
+
+def test_a_folder_loads_where_nothing_of_training_is_imported(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    code = f"""
+import sys
+from pathlib import Path
+from ser_cli.checkpoints import load_model
+print(load_model(Path({str(tmp_path / "elsewhere")!r})).labels)
+own = {{name.removeprefix("ser_cli.").split(".")[0] for name in sys.modules if name.startswith("ser_cli.")}}
+print(sorted(own & {{"training", "cross_validation", "losses", "evaluation", "preparation", "commands", "corpora"}}))
+print([name for name in ("accelerate", "transformers", "sklearn", "soundfile") if name in sys.modules])
+print([name for name in sys.modules if name == "ser_cli.data.mixup"])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["('sad', 'calm')", "[]", "[]", "[]"]
+
+
+def test_training_leaves_what_a_fold_was_trained_on(ser, tones):
+    result = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output", "run")
+    assert result.exit_code == 0, result.stderr
+    told = load_model(Path("run/fold-1")).provenance
+    sides: dict[str, set[str]] = {}
+    for line in Path("run/folds.csv").read_text().splitlines()[1:]:
+        fold, side, _, speaker, *_ = line.split(",")
+        if fold == "1":
+            sides.setdefault(side, set()).add(speaker)
+    assert set(told.train_speakers) == sides["train"]
+    assert set(told.validation_speakers) == sides["validation"]
+    assert told.protocol_hash == json.loads(Path("run/run.json").read_text())["protocol_hash"]
+    assert (told.dataset, told.fold, told.licence) == ("tones", 1, "not stated: the user's own recordings")
+    heard = tuple(sorted(sides["train"] | sides["validation"]))
+    assert speakers_trained_on(Path("run/fold-1")) == speakers_trained_on(Path("run")) == heard
+    assert not set(heard) & sides["test"]
+
+
+def test_speakers_of_a_folder_without_a_model_are_refused():
+    with pytest.raises(RunError, match=r"holds no trained model: no model\.json"):
+        speakers_trained_on(Path())
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path("opened").touch, ())
+
+
+def replace_by_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+
+
+def replace_by_torch_save(folder: Path) -> None:
+    torch.save({"bomb": Bomb()}, folder / "model.safetensors")
+
+
+def put_pickle_beside(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"bomb": Bomb()}, folder / "model.pt")
+
+
+def cut(name: str):
+    def change(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return change
+
+
+def flip_a_weight(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-3] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def swap_labels(folder: Path) -> None:
+    told = json.loads((folder / "model.json").read_text())
+    told["labels"].reverse()
+    (folder / "model.json").write_text(json.dumps(told))
+
+
+def make_newer(folder: Path) -> None:
+    told = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**told, "format": 99}))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda folder: (folder / "model.json").unlink(), "model.json is missing"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (cut("model.json"), "the file is damaged"),
+        (cut("model.safetensors"), "truncated or was changed after training"),
+        (flip_a_weight, "model/model.safetensors is truncated or was changed"),
+        (swap_labels, "model/model.json is truncated or was changed"),
+        (lambda folder: (folder / "model.json").write_text("[]"), "the file is no description of one"),
+        (make_newer, "written by a newer version of ser (format 99"),
+        (replace_by_pickle, "model/model.safetensors is a pickle"),
+        (replace_by_torch_save, "model/model.safetensors is a pickle"),
+        (put_pickle_beside, "model/model.pt is a pickle"),
+    ],
+)
+def test_what_is_missing_truncated_changed_or_a_pickle_is_refused(ser, folder, change, sentence):
+    change(folder)
+    with pytest.raises(RunError):
+        load_model(folder)
+    result = ser("predict", "--model", folder, "a.wav")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert sentence in result.stderr
+    assert not Path("opened").exists()
+
+
+def test_a_model_of_an_older_version_still_loads_and_a_cut_one_is_refused(folder):
+    told = json.loads((folder / "model.json").read_text())
+    for key in ("format", "sha256", "weights_sha256", "provenance", "preprocessing"):
+        del told[key]
+    (folder / "model.json").write_text(json.dumps(told))
+    assert load_model(folder).provenance is None
+    assert speakers_trained_on(folder) == ()
+    cut("model.safetensors")(folder)
+    with pytest.raises(RunError, match="do not fit together or are truncated"):
+        load_model(folder)

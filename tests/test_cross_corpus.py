@@ -1,0 +1,165 @@
+"""`ser evaluate MODEL --dataset other`: a trained model asked about another corpus."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from ser_cli.checkpoints import load_model
+from ser_cli.data.store import open_corpus
+from tests.conftest import TINY, TONES_HZ, write_tone, write_tone_corpus
+
+
+@pytest.fixture
+def trained(ser, tones):
+    """A run of two folds on tones: angry, happy, sad."""
+    result = ser("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "run")
+    assert result.exit_code == 0, result.stderr
+    return Path("run")
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another corpus: angry and sad as well as bored, which no model here knows; happy is lacking."""
+    lines = ["path,emotion,speaker,gender"]
+    for seed, speaker in enumerate(("x", "y")):
+        for emotion, hz in (("angry", TONES_HZ["angry"]), ("bored", 400.0), ("sad", TONES_HZ["sad"])):
+            write_tone(tmp_path / "other" / f"{speaker}-{emotion}.wav", hz, seed=seed)
+            lines.append(f"{speaker}-{emotion}.wav,{emotion},{speaker},female")
+    manifest = tmp_path / "other" / "other.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    return manifest
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_on_another_corpus_is_the_mean_of_its_folds_over_shared_labels(ser, trained, other, home):
+    result = ser("evaluate", trained, "--manifest", other, "--output", "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "Labels that both know: angry, sad" in result.stderr
+    assert "Left out, since the model does not know their emotion: bored 2." in result.stderr
+    assert "The model also knows what the corpus lacks: happy (mean probability" in result.stderr
+    assert "warning" not in result.stderr
+
+    corpus = open_corpus(home / "corpora" / "other")
+    models = [load_model(trained / f"fold-{fold}").model for fold in (1, 2)]
+    rows = read_csv(Path("out/predictions.csv"))
+    assert [row["id"] for row in rows] == ["x-angry", "x-sad", "y-angry", "y-sad"]
+    happy = []
+    for row in rows:
+        waveform = torch.from_numpy(np.array(corpus.waveform(row["id"])))[None]
+        with torch.inference_mode():
+            each = [m(waveform, torch.tensor([waveform.shape[1]])).logits[0].double().softmax(0) for m in models]
+        angry, joy, sad = (sum(each) / 2).tolist()
+        assert float(row["probability_angry"]) == pytest.approx(angry / (angry + sad), abs=1e-5)
+        assert float(row["outside_happy"]) == pytest.approx(joy, abs=1e-5)
+        assert row["predicted"] == ("angry" if angry > sad else "sad")
+        assert row["fold"] == "0"
+        happy.append((joy, joy > max(angry, sad)))
+    values = json.loads(result.stdout)
+    assert values["labels"] == ["angry", "sad"]
+    assert values["left_out"] == {"bored": 2}
+    assert values["outside"] == [
+        {"label": "happy", "mean_probability": pytest.approx(np.mean([p for p, _ in happy]), abs=1e-5),
+         "clips": sum(first for _, first in happy)}
+    ]  # fmt: skip
+    truth, predicted = ([row[key] for row in rows] for key in ("truth", "predicted"))
+    assert values["pooled"]["ua"] == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert values["trained_on"] == "tones"
+    assert values == json.loads(Path("out/scores.json").read_text())
+    assert "run on other" in Path("out/report.html").read_text()
+
+
+def test_one_fold_answers_alone(ser, trained, other):
+    result = ser("evaluate", trained / "fold-2", "--manifest", other)
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["model", "fold 2"]
+    both = ser("evaluate", trained, "--manifest", other)
+    assert [line.split("\t")[0] for line in both.stdout.splitlines()] == ["model", "fold 1", "fold 2", "ensemble"]
+    assert both.stdout.splitlines()[2] == result.stdout.splitlines()[1]
+
+
+def test_labels_are_mapped_with_the_option_of_training(ser, trained, other):
+    values = json.loads(ser("evaluate", trained, "--manifest", other, "--labels", "sad+bored,angry", "--json").stdout)
+    assert values["left_out"] == {}
+    assert {r["label"]: r["n"] for r in values["recall"]} == {"angry": 2, "sad": 4}
+
+
+def test_speakers_who_were_in_training_are_warned_of(ser, trained, tones):
+    result = ser("evaluate", trained, "--manifest", tones, "-q")
+    assert result.exit_code == 0
+    assert "warning: 6 speakers of tones (p1, p2, p3, p4, p5 …), 54 clips in all, were in this model's" in result.stderr
+    of_fold = json.loads(ser("evaluate", trained / "fold-1", "--manifest", tones, "--json").stdout)
+    tested = {row["speaker"] for row in read_csv(trained / "folds.csv") if (row["fold"], row["side"]) == ("1", "test")}
+    assert set(of_fold["heard_speakers"]) == {f"p{n}" for n in range(1, 7)} - tested
+
+
+def test_a_model_that_names_no_speakers_is_judged_by_its_run(ser, trained, tones):
+    for fold in (1, 2):
+        path = trained / f"fold-{fold}/model.json"
+        told = json.loads(path.read_text())
+        for key in ("format", "provenance", "sha256", "weights_sha256"):
+            told.pop(key, None)
+        path.write_text(json.dumps(told))
+    values = json.loads(ser("evaluate", trained, "--manifest", tones, "--json").stdout)
+    assert len(values["heard_speakers"]) == 6
+    assert values["trained_on"] == "tones"
+
+
+def test_a_fold_copied_away_still_answers(ser, trained, other):
+    shutil.copytree(trained / "fold-1", "model")
+    result = ser("evaluate", "model", "--manifest", other)
+    assert result.exit_code == 0, result.stderr
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["model", "fold 0"]
+
+
+def test_a_corpus_whose_labels_the_model_does_not_know_is_refused(ser, trained, tmp_path):
+    for emotion in ("calm", "bored"):
+        TONES_HZ.setdefault(emotion, 300.0)
+    try:
+        manifest = write_tone_corpus(tmp_path / "strange", speakers=2, takes=1, emotions=("calm", "bored", "sad"))
+    finally:
+        for emotion in ("calm", "bored"):
+            TONES_HZ.pop(emotion, None)
+    manifest = manifest.rename(manifest.with_name("strange.csv"))
+    result = ser("evaluate", trained, "--manifest", manifest, "--output", "out")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "strange and the model share 1 label; at least 2 are needed" in result.stderr
+    assert "the model knows angry, happy, sad; the corpus has" in result.stderr
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda run: (run / "fold-1/model.safetensors").unlink(), "fold-1: no usable model"),
+        (lambda run: (run / "fold-1/model.json").write_text("{"), "fold-1"),
+        (lambda run: (run / "fold-1/model.safetensors").write_bytes(b"\x10"), "fold-1/model.safetensors is truncated"),
+        (lambda run: [(run / f"fold-{k}/done.json").unlink() for k in (1, 2)], "no fold is done yet"),
+    ],
+)
+def test_a_damaged_model_is_named(ser, trained, other, damage, told):
+    damage(trained)
+    result = ser("evaluate", trained, "--manifest", other)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert told in result.stderr
+
+
+def test_a_folder_without_a_model_is_told(ser, other):
+    Path("empty").mkdir()
+    result = ser("evaluate", "empty", "--manifest", other)
+    assert result.exit_code == 1
+    assert "empty holds no model" in result.stderr
+
+
+def test_two_models_at_once_are_refused(ser, trained, other):
+    result = ser("evaluate", trained, trained, "--manifest", other)
+    assert result.exit_code == 2
+    assert "give one run or fold folder with --dataset" in result.stderr
