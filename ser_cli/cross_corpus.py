@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from ser_cli.files import write_atomically
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.pages import Report, Section
 from ser_cli.predictions import PROBABILITY_PREFIX, Prediction
+from ser_cli.provenance import read_description, speakers_trained_on
 from ser_cli.reports import breakdown_sections, few_speakers, score_tiles
 from ser_cli.runs import IDENTITY_NAME, Run
 from ser_cli.tables import Column, Table, rate_columns
@@ -320,11 +320,7 @@ def _fold_of(folder: Path, folders: Mapping[int, Path]) -> int:
 
 def _provenance(folder: Path) -> dict[str, Any]:
     """Where a model comes from, as its `model.json` says; nothing for models of earlier versions."""
-    try:
-        told = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("provenance")
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return told if isinstance(told, dict) else {}
+    return read_description(folder).get("provenance") or {}
 
 
 def _run_of(folder: Path, folders: Mapping[int, Path]) -> Run | None:
@@ -350,11 +346,7 @@ def _heard(folder: Path, folders: Mapping[int, Path], corpus: PreparedCorpus, id
         return {}
     heard: set[str] = set()
     for index, of_fold in folders.items():
-        told = _provenance(of_fold)
-        if told:
-            heard |= {str(s) for side in ("train_speakers", "validation_speakers") for s in told.get(side, ())}
-        else:
-            heard |= _trained_speakers(_run_of(folder, folders), index)
+        heard |= set(speakers_trained_on(of_fold)) or _trained_speakers(_run_of(folder, folders), index)
     clips = Counter(corpus.by_id[i].speaker for i in ids)
     return {speaker: clips[speaker] for speaker in sorted(clips) if speaker in heard}
 

@@ -13,10 +13,12 @@ import torch
 from transformers import HubertConfig, HubertForSequenceClassification, HubertModel, Wav2Vec2FeatureExtractor
 
 from ser_cli.checkpoints import load_model
+from ser_cli.data.audio import read_recording
 from ser_cli.data.streaming import read_windows
 from ser_cli.prediction import predict_recordings
 from ser_cli.recordings import Missing, Shard, list_recordings
 from tests.conftest import TINY, write_tone, write_tone_corpus
+from tests.data.test_audio import write_video
 
 LABELS = ["angry", "happy", "sad"]
 
@@ -445,3 +447,14 @@ def test_three_hours_take_no_more_memory_than_ten_minutes(run_folder):
         assert len(result.stdout.splitlines()) == minutes * 15
         peak[minutes] = int(result.stderr.splitlines()[-1])
     assert peak[180] < peak[10] + 100_000  # kilobytes; decoded, three hours are 691,000
+
+
+@pytest.mark.parametrize("name", ["call.m4a", "call.mp4"])
+def test_the_sound_of_phones_and_videos_is_cut_into_windows_too(name):
+    write_video(Path(name), "mono", 0)
+    pieces = list(read_windows(Path(name), 0.2, 0.2))
+    assert [round(piece.start_s, 1) for piece in pieces] == [0.0, 0.2, 0.4]
+    whole = read_recording(Path(name)).waveform
+    np.testing.assert_allclose(
+        np.concatenate([p.waveform for p in pieces]), whole[: 3200 * 2 + len(pieces[2].waveform)]
+    )

@@ -42,6 +42,9 @@ WORDS = {
 """Emotions as folders and text files spell them, in lower case."""
 SPEAKERS = tuple(f"{number:04d}" for number in range(1, 21))
 MANDARIN = SPEAKERS[:10]
+MANDARIN_ENCODINGS = ("utf-8", "gb18030")
+ENCODINGS = ("utf-8", "cp1252", "latin-1")
+"""Of the speakers' text files, where neither a byte order mark nor zero bytes tell."""
 MALE = tuple(f"{number:04d}" for number in (4, 5, 6, 8, 10, 11, 12, 13, 14, 20))
 SENTENCES = 350
 """Of each language; every speaker says each of them in each emotion."""
@@ -129,7 +132,7 @@ def _read_texts(tree: Tree) -> _Texts:
         if not _SPEAKER.fullmatch(path.stem):
             continue
         try:
-            text = read_text(path, _encodings(path))
+            text = read_text(path, MANDARIN_ENCODINGS if path.stem in MANDARIN else ENCODINGS)
         except OSError as error:
             problems.append(f"{path}: cannot be read ({error.strerror})")
             continue
@@ -144,16 +147,6 @@ def _read_texts(tree: Tree) -> _Texts:
                 problems.append(f"{path}: says {said[1]} of {identity}, another line {lines[identity][1]}")
     note = f"{count_of(malformed, 'line')} of text files that cannot be read left out"
     return _Texts(lines, frozenset(contradicted), tuple(problems), (note,) if malformed else ())
-
-
-def _encodings(path: Path) -> tuple[str, ...]:
-    """The encodings to try for a speaker's text file, where no byte order mark tells."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if b"\0" in head:
-        # Ids are ASCII, so in UTF-16 every other byte of them is zero: the first one where the high byte leads.
-        return ("utf-16-be",) if head.startswith(b"\0") else ("utf-16-le",)
-    return ("utf-8", "gb18030") if path.stem in MANDARIN else ("utf-8", "cp1252", "latin-1")
 
 
 def _utterance(identity: str, path: Path, emotion: str, text: str) -> Utterance:

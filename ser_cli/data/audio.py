@@ -19,6 +19,12 @@ PHONE_SUFFIXES = (".m4a", ".aac", ".amr", ".3gp", ".wma")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 """Formats that libsndfile does not know; FFmpeg's libraries decode their sound. Compared in lower case."""
 
+
+def needs_ffmpeg(path: Path) -> bool:
+    """Whether a file is of a format that FFmpeg's libraries decode and libsndfile does not, by its suffix."""
+    return path.suffix.lower() in (*PHONE_SUFFIXES, *VIDEO_SUFFIXES)
+
+
 _SHORT_DATA = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
 """What libsndfile's log says of a WAV, AIFF or AU file whose header promises more than there is."""
 
@@ -47,7 +53,7 @@ def read_recording(path: Path | str) -> Recording:
             holds only silence, or holds values that are not finite.
     """
     path = Path(path)
-    decode = _decode_video if path.suffix.lower() in (*PHONE_SUFFIXES, *VIDEO_SUFFIXES) else _decode_audio
+    decode = _decode_video if needs_ffmpeg(path) else _decode_audio
     waveform, rate, source_rate_hz, channels = decode(path)
     if not np.isfinite(waveform).all():
         raise AudioError(f"{path}: holds values that are not finite numbers")

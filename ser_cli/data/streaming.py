@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ser_cli.data.audio import MIN_DURATION_S, SAMPLE_RATE_HZ, VIDEO_SUFFIXES, read_recording, require_whole
+from ser_cli.data.audio import MIN_DURATION_S, SAMPLE_RATE_HZ, needs_ffmpeg, read_recording, require_whole
 from ser_cli.errors import AudioError
 
 BLOCK_S = 1.0
@@ -29,7 +29,7 @@ def duration_of(path: Path) -> float | None:
     import soundfile
 
     try:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        if needs_ffmpeg(path):
             import av
 
             with av.open(str(path)) as container:
@@ -73,7 +73,7 @@ def read_windows(path: Path, window_s: float, hop_s: float) -> Iterator[Piece]:
 
 def _blocks(path: Path) -> Iterator[NDArray[np.float32]]:
     """The recording at 16 kHz, mono, block by block."""
-    if path.suffix.lower() in VIDEO_SUFFIXES:
+    if needs_ffmpeg(path):
         yield from _video_blocks(path)
         return
     import soundfile
