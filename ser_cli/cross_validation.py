@@ -20,10 +20,11 @@ from ser_cli.errors import FoldError, UsageError
 from ser_cli.evaluation import evaluate_run
 from ser_cli.files import write_atomically
 from ser_cli.models.building import build_model
+from ser_cli.observers import TrainingObserver
 from ser_cli.recipe import Recipe
 from ser_cli.reports import write_report
 from ser_cli.runs import FoldFolder, Run, RunIdentity, open_or_create_run, write_environment, write_json
-from ser_cli.training import TrainingObserver, train_fold
+from ser_cli.training import train_fold
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""What each epoch of a fold came to: recorded as it happens, one row per epoch in `history.csv`."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ser_cli.files import write_atomically
+from ser_cli.metrics import Scores
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch came to."""
+
+    epoch: int
+    """Counted from 1."""
+    learning_rate: float
+    """Of the model, at the epoch's first step."""
+    total: float
+    """Weighted sum of the losses, mean over the steps."""
+    losses: dict[str, float]
+    """Each loss, unweighted, mean over the steps."""
+    selection: Scores | None
+    """On the side that chooses the epoch; None where the last one is taken."""
+    is_best: bool
+    """Whether this is the epoch to be tested, so far."""
+    seconds: float
+    """Training alone."""
+    clips_per_s: float
+
+
+def write_history(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write `history.csv`, whole or not at all."""
+    text = io.StringIO()
+    rows = [_row(record) for record in records]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def _row(record: EpochRecord) -> dict[str, object]:
+    judged = asdict(record.selection) if record.selection else {}
+    return {
+        "epoch": record.epoch,
+        "learning_rate": f"{record.learning_rate:.6g}",
+        "total": f"{record.total:.6f}",
+        **{name: f"{value:.6f}" for name, value in record.losses.items()},
+        **{f"selection_{rate}": f"{judged[rate]:.6f}" if judged else "" for rate in ("wa", "ua", "macro_f1")},
+        "is_best": int(record.is_best),
+        "seconds": f"{record.seconds:.2f}",
+        "clips_per_s": f"{record.clips_per_s:.1f}",
+    }

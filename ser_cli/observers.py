@@ -1,0 +1,38 @@
+"""What is told of a training while it runs; whoever listens decides what a person sees of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ser_cli.data.folds import Fold
+    from ser_cli.history import EpochRecord
+    from ser_cli.losses import LossWeights
+    from ser_cli.metrics import Scores
+
+
+class TrainingObserver(Protocol):
+    """Told what happens while folds train."""
+
+    def run_opened(self, finished: Sequence[int]) -> None:
+        """The run folder is open; some of the wanted folds may be done already."""
+
+    def fold_taken(self, index: int) -> None:
+        """A fold is being trained by another process and is left to it."""
+
+    def fold_started(self, fold: "Fold", epochs: int) -> None:
+        """A fold begins."""
+
+    def weights_chosen(self, weights: "LossWeights", measured: bool) -> None:
+        """The weights of the losses are known."""
+
+    def step_done(self, step: int, steps: int) -> None:
+        """One batch was learnt."""
+
+    def epoch_done(self, record: "EpochRecord") -> None:
+        """One epoch was learnt and judged."""
+
+    def fold_done(self, fold: "Fold", scores: "Scores", epoch: int) -> None:
+        """The chosen epoch was tested."""
+
+    def embedding(self, fold: "Fold", done: int, total: int) -> None:
+        """So many of the fold's clips have their embeddings; 0 as it begins."""
