@@ -16,11 +16,14 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError, did_you_mean
+from ser_cli.files import read_text
 
 BUILT_IN_ENCODER = "conformer"
 """The encoder that is trained from scratch and needs no download."""
 
-MAX_RECIPE_BYTES = 1 << 20
+MAX_RECIPE_BYTES = 256 << 10
+MAX_DOTS = 50
+"""In one line of a recipe, whose keys have two parts."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -43,6 +46,21 @@ class EncoderSettings(_Section):
 
     name: str = BUILT_IN_ENCODER
     """`conformer`, the id of a speech encoder on the hub of transformers, or a local folder of one."""
+    layers: Annotated[int, Field(ge=0)] = 0
+    """Of a pre-trained encoder: its first so many transformer layers; later ones are dropped. 0 keeps all. The
+    label-adaptive mixup paper keeps 22 of HuBERT-Large's 24."""
+    fusion: Literal["last", "weighted_sum"] = "last"
+    """Of a pre-trained encoder: `last` takes the frames of its last layer; `weighted_sum` a learnt weighted sum over
+    all of its layers, as the multi-task paper does."""
+
+    @model_validator(mode="after")
+    def _has_such_layers(self) -> "EncoderSettings":
+        if self.name == BUILT_IN_ENCODER and (self.layers or self.fusion != "last"):
+            raise ValueError(
+                f"layers and fusion choose among the layers of a pre-trained encoder, and name is {self.name};"
+                " leave them out (conformer.layers sets how many it has), or name a pre-trained encoder"
+            )
+        return self
 
 
 class ConformerSettings(_Section):
@@ -116,16 +134,19 @@ class MixupSettings(_Section):
 class PoolingSettings(_Section):
     """How frames become one embedding."""
 
-    name: Literal["flam", "mean", "max"] = "flam"
-    """`flam`: frame-level attention, eq. 5 of the paper."""
+    name: Literal["flam", "mean", "max", "first", "attentive_statistics"] = "flam"
+    """`flam`: frame-level attention, eq. 5 of the paper; `mean` and `max` over the frames; `first`: the first frame
+    alone; `attentive_statistics`: attention-weighted mean and standard deviation, which doubles the width."""
     heads: Count = 16
     """Self-attention heads of `flam`."""
+    attention_dim: Count = 64
+    """Hidden width of the attention of `attentive_statistics`; 64 is its paper's."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Before the classifier."""
 
 
 class LossSettings(_Section):
-    """The four losses, eq. 6-11 of the paper."""
+    """The losses and their weights: any sum of them, of which at least one trains the classifier."""
 
     weighting: Literal["fixed", "auto"] = "auto"
     """`auto` divides each weight below by the loss's largest value on the first batches, where that exceeds 1: the
@@ -140,17 +161,48 @@ class LossSettings(_Section):
     """Weight of the center loss."""
     supcon: NotNegative = 1.0
     """Weight of the supervised contrastive loss over frames."""
+    cross_entropy: NotNegative = 0.0
+    """Weight of cross-entropy; its gradient is that of `kl`."""
+    contrastive_center: NotNegative = 0.0
+    """Weight of the contrastive-center loss."""
+    swfc: NotNegative = 0.0
+    """Weight of the sample-weighted focal contrastive loss; rare emotions count more in it."""
     focal_gamma: NotNegative = 2.0
     """Focusing parameter. The paper is silent; 2 is the focal-loss paper's choice."""
     temperature: Positive = 0.1
     """Of the contrastive loss. The paper is silent; 0.07 and 0.1 are usual."""
     projection_dim: Count = 64
-    """Width of the space in which the center and contrastive losses work."""
+    """Width of the space in which `center`, `contrastive_center` and `supcon` work."""
+    contrastive_center_theta: Positive = 1.0
+    """What is added to the denominators of `contrastive_center`; 1 is its paper's."""
+    swfc_gamma: NotNegative = 2.0
+    """Focusing parameter of `swfc`. The paper is silent; 2 is usual."""
+    swfc_temperature: Positive = 0.8
+    """Of `swfc`. The paper is silent; 0.8 is the default of the code of those who proposed the loss."""
+    swfc_form: Literal["positives", "printed"] = "positives"
+    """`positives`: over pairs of one emotion, as proposed; `printed`: over all pairs, as the multi-task paper's
+    equation stands, which never asks for their emotions."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss by its name."""
+        return {
+            "kl": self.kl,
+            "focal": self.focal,
+            "center": self.center,
+            "supcon": self.supcon,
+            "cross_entropy": self.cross_entropy,
+            "contrastive_center": self.contrastive_center,
+            "swfc": self.swfc,
+        }
 
     @model_validator(mode="after")
     def _classifies(self) -> "LossSettings":
-        if self.kl == 0 and self.focal == 0:
-            raise ValueError("kl and focal are both 0, so nothing would train the classifier")
+        if self.kl == self.focal == self.cross_entropy == 0:
+            raise ValueError(
+                "kl, focal and cross_entropy are all 0, so nothing would train the classifier: the other losses work"
+                " on the features before it; give one of the three a weight"
+            )
         return self
 
 
@@ -183,6 +235,14 @@ class TrainingSettings(_Section):
     """Passes over the training side."""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Clips per step; at least 2, since contrast and batch normalisation need a second one."""
+    group_by_length: bool = True
+    """Clips of like length share a batch, drawn anew in every epoch: less padding. `false` takes them as shuffled."""
+    max_clip_s: Annotated[float, Field(ge=0.1)] = 15.0
+    """Of a longer clip, training takes a stretch of this duration at a random place, a new one in every epoch;
+    tested, it is parted into windows of equal length, and their probabilities are averaged, weighted by length."""
+    max_batch_s: NotNegative = 0.0
+    """Longest batch in seconds of audio, padding included: bounds the memory of a step; 0 leaves it at
+    `batch_size` clips of `max_clip_s`."""
     targets: Literal["hard", "soft"] = "hard"
     """`hard` learns the raters' verdict; `soft` the share of votes for each label, where the corpus has them."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -191,6 +251,15 @@ class TrainingSettings(_Section):
     """Decay per step of the exponential average of the weights that is validated and tested; 0 tests the
     weights themselves."""
 
+    @model_validator(mode="after")
+    def _holds_a_clip(self) -> "TrainingSettings":
+        if 0 < self.max_batch_s < self.max_clip_s:
+            raise ValueError(
+                f"max_batch_s {self.max_batch_s:g} is less than one clip of max_clip_s {self.max_clip_s:g};"
+                " raise it, or lower max_clip_s"
+            )
+        return self
+
 
 class SelectionSettings(_Section):
     """Which epoch is tested."""
@@ -198,6 +267,8 @@ class SelectionSettings(_Section):
     by: Literal["validation", "last", "test"] = "validation"
     """`validation`: the epoch with the highest UA on held-out speakers; `last`: the last one, nothing held
     out; `test`: the highest UA on the test side, as some papers do, which is no fair estimate."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Epochs without a better one after which a fold's training ends; 0 trains all of them."""
     validation_speakers: Count = 2
     """Speakers held out of each training side, both genders where known."""
 
@@ -288,14 +359,28 @@ def _read(name: str) -> dict[str, Any]:
     if name in shipped:
         return tomllib.loads(shipped[name])
     path = Path(name)
-    if not path.is_file():
-        raise UnknownNameError("recipe", name, shipped, "or the path of a TOML file")
-    if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise UsageError(f"{path}: {path.stat().st_size:,} bytes are too many for a recipe; 1 MiB at most")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML ({error}); compare with a shipped recipe") from None
+        text = read_text(path, MAX_RECIPE_BYTES)
+        _require_short_keys(text)
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        raise UnknownNameError("recipe", name, shipped, "or the path of a TOML file") from None
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+    except RecursionError:
+        reason = "it is nested too deeply"
+    raise UsageError(f"{path}: cannot be read as TOML ({reason}); compare with a shipped recipe")
+
+
+def _require_short_keys(text: str) -> None:
+    """The time and memory that tomllib takes for a key grow with the square of its parts.
+
+    Raises:
+        ValueError: a line may hold a key of very many parts.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.count(".") > MAX_DOTS:
+            raise ValueError(f"line {number} has {line.count('.'):,} dots, at most {MAX_DOTS} are read")
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -313,6 +398,8 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--set {text[:40]}…: cannot be read as a TOML value ({error})") from None
 
 
 def _sentence(problem: Any) -> str:

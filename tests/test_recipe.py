@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError
@@ -63,9 +65,25 @@ def test_all_problems_of_a_recipe_are_told_together(tmp_path):
         ("mixup.snr_min_db=20", "snr_min_db 20.0 exceeds snr_max_db 10.0"),
         ("conformer.kernel_size=8", "kernel_size must be odd, found 8"),
         ("mixup.max_overlap=0.7", "mixup.max_overlap: must be less than or equal to 0.5, found 0.7"),
-        ("pooling.name=median", "pooling.name: must be 'flam', 'mean' or 'max', found 'median'"),
+        (
+            "pooling.name=median",
+            "pooling.name: must be 'flam', 'mean', 'max', 'first' or 'attentive_statistics', found 'median'",
+        ),
         ("mixup.share=nan", "must be a finite number"),
-        ("losses={kl = 0, focal = 0}", "nothing would train the classifier"),
+        (
+            "losses={kl = 0, focal = 0}",
+            "losses: kl, focal and cross_entropy are all 0, so nothing would train the classifier: the other losses"
+            " work on the features before it; give one of the three a weight",
+        ),
+        ("losses={kl = 0, focal = 0, contrastive_center = 1, swfc = 1}", "nothing would train the classifier"),
+        ("losses.contrastive_center_theta=0", "losses.contrastive_center_theta: must be greater than 0, found 0"),
+        ("losses.swfc_form=other", "losses.swfc_form: must be 'positives' or 'printed', found 'other'"),
+        (
+            "encoder.layers=2",
+            "encoder: layers and fusion choose among the layers of a pre-trained encoder, and name is conformer;"
+            " leave them out (conformer.layers sets how many it has), or name a pre-trained encoder",
+        ),
+        ("encoder.fusion=weighted_sum", "or name a pre-trained encoder"),
         ("enc.name=x", "enc: unknown; did you mean encoder?"),
     ],
 )
@@ -74,6 +92,32 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(override, told):
         load_recipe("conformer", [override])
     assert told in str(error.value)
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("mixing", ["none", "mixup", "lam", "eam"])
+@pytest.mark.parametrize("pooling", ["first", "mean", "max", "flam", "attentive_statistics"])
+def test_poolings_mixing_rules_and_losses_combine_freely(pooling, mixing):
+    names = list(load_recipe("conformer").losses.weights)
+    assert len(names) == 7
+    for name, classifying in product(names, ("kl", "focal", "cross_entropy")):
+        weights = {**dict.fromkeys(names, 0.0), classifying: 1.0, name: 0.5}
+        overrides = [f"losses.{key}={value}" for key, value in weights.items()]
+        recipe = load_recipe("conformer", [f"pooling.name={pooling}", f"mixup.method={mixing}", *overrides])
+        assert recipe.losses.weights == weights
+        assert (recipe.pooling.name, recipe.mixup.method) == (pooling, mixing)
+
+
+def test_the_layers_of_a_pre_trained_encoder_can_be_chosen():
+    recipe = load_recipe("mll", ["encoder.layers=22", "encoder.fusion=weighted_sum"])
+    assert (recipe.encoder.layers, recipe.encoder.fusion) == (22, "weighted_sum")
+
+
+def test_the_weights_of_a_recipe_are_those_of_the_losses_that_there_are():
+    from ser_cli.losses import LOSS_NAMES, LossWeights
+
+    settings = load_recipe("mll").losses
+    assert tuple(settings.weights) == LOSS_NAMES
+    assert LossWeights(**settings.weights).as_dict() == {"kl": 1, "focal": 1, "center": 1, "supcon": 1}
 
 
 def test_a_setting_in_the_place_of_a_section_is_refused():
@@ -103,7 +147,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path):
 def test_a_recipe_of_many_bytes_or_great_depth_fails_with_a_sentence(tmp_path):
     large = tmp_path / "large.toml"
     large.write_bytes(b"#" * (1 << 20) + b"##")
-    with pytest.raises(UsageError, match="too many for a recipe"):
+    with pytest.raises(UsageError, match="too many for such a file"):
         load_recipe(str(large))
     deep = tmp_path / "deep.toml"
     deep.write_text("seed = " + "[" * 10_000 + "]" * 10_000)

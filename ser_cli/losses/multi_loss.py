@@ -1,31 +1,42 @@
 """The weighted sum of losses, and the weights that bring each into [0, 1]."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ser_cli.losses.center import CenterLoss
+from ser_cli.losses.contrastive_center import ContrastiveCenterLoss
+from ser_cli.losses.cross_entropy import CrossEntropyLoss
 from ser_cli.losses.focal import FocalLoss
 from ser_cli.losses.kl import KLLoss
 from ser_cli.losses.supcon import FrameSupConLoss
-
-LOSS_NAMES = ("kl", "focal", "center", "supcon")
+from ser_cli.losses.swfc import SwfcForm, SWFCLoss
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """lambda_1 to lambda_4 of eq. 11; a loss with weight 0 is not computed."""
+    """The weight of each loss by its name; a loss with weight 0 is not computed.
 
-    kl: float
-    focal: float
-    center: float
-    supcon: float
+    The first four are lambda_1 to lambda_4 of eq. 11 of the multi-loss paper.
+    """
+
+    kl: float = 0.0
+    focal: float = 0.0
+    center: float = 0.0
+    supcon: float = 0.0
+    cross_entropy: float = 0.0
+    contrastive_center: float = 0.0
+    swfc: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
-        """Weights by the names of their losses."""
-        return asdict(self)
+        """Weights of the losses that are computed, by their names."""
+        return {name: weight for name, weight in asdict(self).items() if weight}
+
+
+LOSS_NAMES = tuple(field.name for field in fields(LossWeights))
 
 
 class LossInputs(Protocol):
@@ -33,6 +44,8 @@ class LossInputs(Protocol):
 
     @property
     def logits(self) -> Tensor: ...  # noqa: D102
+    @property
+    def embedding(self) -> Tensor: ...  # noqa: D102
     @property
     def projection(self) -> Tensor: ...  # noqa: D102
     @property
@@ -42,7 +55,11 @@ class LossInputs(Protocol):
 
 
 class MultiLoss(nn.Module):
-    """L = lambda_1 KL + lambda_2 Focal + lambda_3 Center + lambda_4 SupCon, eq. 11 of the multi-loss paper."""
+    """The weighted sum of any of the losses, eq. 11 of the multi-loss paper where it is that paper's four.
+
+    KL, focal and cross-entropy read the logits; center and contrastive-center the projection; SupCon the projected
+    frames; SWFC the embedding. What each learns for itself are its class centers, the module's only parameters.
+    """
 
     def __init__(
         self,
@@ -52,13 +69,43 @@ class MultiLoss(nn.Module):
         focal_gamma: float = 2.0,
         temperature: float = 0.1,
         projection_dim: int = 64,
+        contrastive_center_theta: float = 1.0,
+        swfc_gamma: float = 2.0,
+        swfc_temperature: float = 0.8,
+        swfc_form: SwfcForm = "positives",
+        class_weights: Tensor | None = None,
     ) -> None:
+        """Set the losses up.
+
+        Args:
+            num_classes: declared emotions.
+            weights: of the losses.
+            focal_gamma: focusing parameter of the focal loss.
+            temperature: of SupCon.
+            projection_dim: width of the projection, in which the centers lie.
+            contrastive_center_theta: what keeps its denominators above 0.
+            swfc_gamma: focusing parameter of SWFC.
+            swfc_temperature: of SWFC.
+            swfc_form: how its equation is read.
+            class_weights: (classes,) of SWFC, see `balanced_class_weights`; None weighs all classes alike.
+        """
         super().__init__()
         self.weights = weights
         self.kl = KLLoss()
         self.focal = FocalLoss(focal_gamma)
-        self.center = CenterLoss(num_classes, projection_dim)
         self.supcon = FrameSupConLoss(temperature)
+        self.cross_entropy = CrossEntropyLoss()
+        # Centers that nothing moves would be parameters without a gradient.
+        if weights.center:
+            self.center = CenterLoss(num_classes, projection_dim)
+        if weights.contrastive_center:
+            self.contrastive_center = ContrastiveCenterLoss(num_classes, projection_dim, contrastive_center_theta)
+        self.swfc = SWFCLoss(
+            torch.ones(num_classes) if class_weights is None else class_weights,
+            temperature=swfc_temperature,
+            gamma=swfc_gamma,
+            form=swfc_form,
+        )
 
     def each(self, output: LossInputs, targets: Tensor) -> dict[str, Tensor]:
         """Every loss that has a weight, unweighted, by name.
@@ -67,17 +114,16 @@ class MultiLoss(nn.Module):
             output: of the model.
             targets: (batch, classes) soft labels.
         """
-        weights = self.weights
-        losses = {}
-        if weights.kl:
-            losses["kl"] = self.kl(output.logits, targets)
-        if weights.focal:
-            losses["focal"] = self.focal(output.logits, targets)
-        if weights.center:
-            losses["center"] = self.center(output.projection, targets)
-        if weights.supcon:
-            losses["supcon"] = self.supcon(output.projected_frames, targets, output.frame_mask)
-        return losses
+        losses: dict[str, Callable[[], Tensor]] = {
+            "kl": lambda: self.kl(output.logits, targets),
+            "focal": lambda: self.focal(output.logits, targets),
+            "center": lambda: self.center(output.projection, targets),
+            "supcon": lambda: self.supcon(output.projected_frames, targets, output.frame_mask),
+            "cross_entropy": lambda: self.cross_entropy(output.logits, targets),
+            "contrastive_center": lambda: self.contrastive_center(output.projection, targets),
+            "swfc": lambda: self.swfc(output.embedding, targets),
+        }
+        return {name: losses[name]() for name in self.weights.as_dict()}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of what `each` returned."""
@@ -91,7 +137,8 @@ def weights_from_measured(weights: LossWeights, measured: Iterable[Mapping[str, 
 
     lambda = weight / max(1, largest measured value): a loss that lies in [0, 1] already keeps its weight, and
     what the paper calls "empirically set" becomes a rule that is recorded with the run. It holds at the start
-    of training, where losses are largest; the history shows by how much each stays below.
+    of training, where losses are largest; the history shows by how much each stays below. SWFC as printed is
+    never above 0, so it always keeps its weight.
 
     Args:
         weights: factors from the recipe; 0 leaves a loss out.

@@ -7,7 +7,8 @@ from torch import nn
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.conformer import ConformerEncoder
 from ser_cli.models.features import FeatureAugmentation
-from ser_cli.models.pretrained import describe_pretrained, load_pretrained, restore_pretrained
+from ser_cli.models.layers import FusedEncoder, keep_first_layers
+from ser_cli.models.pretrained import PretrainedEncoder, describe_pretrained, load_pretrained, restore_pretrained
 from ser_cli.recipe import BUILT_IN_ENCODER, Recipe
 
 
@@ -19,19 +20,27 @@ def build_model(recipe: Recipe, num_classes: int) -> EmotionClassifier:
     """
     if recipe.encoder.name == BUILT_IN_ENCODER:
         return _with_heads(_build_conformer(recipe), recipe, num_classes)
-    return _with_heads(load_pretrained(recipe.encoder.name), recipe, num_classes)
+    encoder = load_pretrained(recipe.encoder.name)
+    if recipe.encoder.layers:
+        keep_first_layers(encoder, recipe.encoder.layers, recipe.encoder.name)
+    return _with_heads(_fused(encoder, recipe), recipe, num_classes)
 
 
 def describe_encoder(model: EmotionClassifier) -> dict[str, Any]:
     """What `rebuild_model` needs besides the recipe: nothing for the built-in encoder."""
-    return {} if isinstance(model.encoder, ConformerEncoder) else describe_pretrained(model.encoder)  # type: ignore[arg-type]
+    encoder = model.encoder.encoder if isinstance(model.encoder, FusedEncoder) else model.encoder
+    return {} if isinstance(encoder, ConformerEncoder) else describe_pretrained(encoder)  # type: ignore[arg-type]
 
 
 def rebuild_model(recipe: Recipe, num_classes: int, encoder: dict[str, Any]) -> EmotionClassifier:
     """The model of a recipe with weights still to be loaded; needs no network and no original folder."""
     if recipe.encoder.name == BUILT_IN_ENCODER:
         return build_model(recipe, num_classes)
-    return _with_heads(restore_pretrained(encoder), recipe, num_classes)
+    return _with_heads(_fused(restore_pretrained(encoder), recipe), recipe, num_classes)
+
+
+def _fused(encoder: PretrainedEncoder, recipe: Recipe) -> nn.Module:
+    return FusedEncoder(encoder, recipe.encoder.name) if recipe.encoder.fusion == "weighted_sum" else encoder
 
 
 def _with_heads(encoder: nn.Module, recipe: Recipe, num_classes: int) -> EmotionClassifier:
@@ -40,6 +49,7 @@ def _with_heads(encoder: nn.Module, recipe: Recipe, num_classes: int) -> Emotion
         num_classes,
         pooling=recipe.pooling.name,
         pooling_heads=recipe.pooling.heads,
+        attention_dim=recipe.pooling.attention_dim,
         dropout=recipe.pooling.dropout,
         projection_dim=recipe.losses.projection_dim,
     )

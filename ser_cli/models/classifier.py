@@ -16,7 +16,7 @@ class Output:
     logits: Tensor
     """(batch, classes)."""
     embedding: Tensor
-    """(batch, dim), f of eq. 5."""
+    """(batch, embedding_dim), f of eq. 5; `attentive_statistics` makes it twice as wide as a frame."""
     projection: Tensor
     """(batch, projection_dim), z of eq. 8."""
     projected_frames: Tensor
@@ -37,6 +37,7 @@ class EmotionClassifier(nn.Module):
         *,
         pooling: str = "flam",
         pooling_heads: int = 16,
+        attention_dim: int = 64,
         dropout: float = 0.0,
         projection_dim: int = 64,
     ) -> None:
@@ -48,16 +49,18 @@ class EmotionClassifier(nn.Module):
             num_classes: declared emotions.
             pooling: a name in `POOLINGS`.
             pooling_heads: self-attention heads of `flam`.
+            attention_dim: hidden width of `attentive_statistics`.
             dropout: on the embedding before the classifier.
             projection_dim: width of the projections.
         """
         super().__init__()
         dim = int(encoder.dim)  # type: ignore[arg-type]
         self.encoder = encoder
-        self.pooling = POOLINGS[pooling](dim, pooling_heads)
+        self.pooling = POOLINGS[pooling](dim, pooling_heads, attention_dim)
+        embedding_dim = dim * self.pooling.values_per_feature
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(dim, num_classes)
-        self.projection = nn.Linear(dim, projection_dim)
+        self.classifier = nn.Linear(embedding_dim, num_classes)
+        self.projection = nn.Linear(embedding_dim, projection_dim)
         self.frame_projection = nn.Linear(dim, projection_dim)
 
     def forward(self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Output:

@@ -1,4 +1,4 @@
-"""From frames to one embedding, padding frames excluded: frame-level attention, mean, maximum."""
+"""From frames to one embedding, padding frames excluded; the poolings that recipes name are in `POOLINGS`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,21 @@ class Pooled:
     """What a pooling makes of frames."""
 
     embedding: Tensor
-    """(batch, dim)."""
+    """(batch, values_per_feature * dim)."""
     frames: Tensor
     """(batch, frames, dim): what was pooled, which `flam` changes first."""
     attention: Tensor
     """(batch, frames) weights that sum to 1; 0 on padding."""
 
 
-class FrameLevelAttention(nn.Module):
+class Pooling(nn.Module):
+    """Frames (batch, frames, dim) under a mask (batch, frames), True where a frame is no padding, to `Pooled`."""
+
+    values_per_feature = 1
+    """Width of the embedding over the width of a frame."""
+
+
+class FrameLevelAttention(Pooling):
     """FLAM, eq. 5 of the multi-loss paper.
 
     F' = F + MSA(F), alpha = softmax over t of f'_t.w, f = sum_t alpha_t f'_t; padding frames neither attend nor
@@ -49,7 +56,7 @@ class FrameLevelAttention(nn.Module):
         return Pooled(torch.einsum("bt,btd->bd", attention, frames), frames, attention)
 
 
-class MeanPooling(nn.Module):
+class MeanPooling(Pooling):
     """The mean over the frames that are no padding."""
 
     def forward(self, frames: Tensor, mask: Tensor) -> Pooled:
@@ -58,7 +65,7 @@ class MeanPooling(nn.Module):
         return Pooled(torch.einsum("bt,btd->bd", attention.to(frames.dtype), frames), frames, attention)
 
 
-class MaxPooling(nn.Module):
+class MaxPooling(Pooling):
     """The largest value of each feature over the frames that are no padding."""
 
     def forward(self, frames: Tensor, mask: Tensor) -> Pooled:
@@ -70,9 +77,59 @@ class MaxPooling(nn.Module):
         return Pooled(embedding, frames, wins / frames.shape[-1])
 
 
-POOLINGS: dict[str, Callable[[int, int], nn.Module]] = {
-    "flam": FrameLevelAttention,
-    "mean": lambda dim, heads: MeanPooling(),
-    "max": lambda dim, heads: MaxPooling(),
+class FirstFrame(Pooling):
+    """The first frame alone, as the label-adaptive mixup paper takes it: F^0, section 2.2.
+
+    It stands for the whole clip since self-attention has carried every other frame into it.
+    """
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Pooled:
+        """Pool frames (batch, frames, dim); the first is never padding."""
+        attention = torch.zeros(mask.shape, dtype=frames.dtype, device=frames.device)
+        attention[:, 0] = 1
+        return Pooled(frames[:, 0], frames, attention)
+
+
+class AttentiveStatistics(Pooling):
+    """Attentive statistics pooling, eq. 3-6 of Okabe et al. 2018, which the multi-task paper takes up.
+
+    e_t = v.tanh(W h_t + b), alpha = softmax over t of e_t, mu = sum_t alpha_t h_t,
+    sigma = sqrt(sum_t alpha_t h_t^2 - mu^2), and the embedding is [mu, sigma]. The equation's constant k in e_t is
+    left out: the softmax takes it away again. Of the non-linearities that Okabe et al. allow, it is tanh.
+    """
+
+    values_per_feature = 2
+    smallest_variance = 1e-12
+    """The gradient of a square root is infinite at 0, where a clip of one frame has its variance."""
+
+    def __init__(self, dim: int, attention_dim: int = 64) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(dim, attention_dim)
+        self.score = nn.Linear(attention_dim, 1, bias=False)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Pooled:
+        """Pool frames (batch, frames, dim) under a mask (batch, frames)."""
+        scores = self.score(self.hidden(frames).tanh()).squeeze(-1)
+        # From here on in single precision at least: shares in half do not sum to 1, and a small variance rounds to 0.
+        # Products and sums rather than matrix products, which autocast would put back into half.
+        values = frames.float() if frames.dtype.itemsize < 4 else frames
+        attention = scores.to(values.dtype).masked_fill(~mask, -torch.inf).softmax(dim=1)
+        shares = attention.unsqueeze(-1)
+        mean = (shares * values).sum(dim=1)
+        # sum_t alpha_t (h_t - mu)^2 is the equation's difference without its cancellation; it is never below 0.
+        variance = (shares * (values - mean.unsqueeze(1)).square()).sum(dim=1)
+        deviation = variance.clamp_min(self.smallest_variance).sqrt()
+        return Pooled(torch.cat([mean, deviation], dim=-1), frames, attention)
+
+
+POOLINGS: dict[str, Callable[[int, int, int], Pooling]] = {
+    "flam": lambda dim, heads, attention_dim: FrameLevelAttention(dim, heads),
+    "mean": lambda dim, heads, attention_dim: MeanPooling(),
+    "max": lambda dim, heads, attention_dim: MaxPooling(),
+    "first": lambda dim, heads, attention_dim: FirstFrame(),
+    "attentive_statistics": lambda dim, heads, attention_dim: AttentiveStatistics(dim, attention_dim),
 }
-"""Every pooling by the name that recipes use; takes the width of a frame and the number of heads."""
+"""Every pooling by the name that recipes use.
+
+Takes the width of a frame, the heads of `flam` and the hidden width of `attentive_statistics`.
+"""

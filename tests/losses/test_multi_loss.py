@@ -1,22 +1,34 @@
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
 from ser_cli.losses import LOSS_NAMES, LossWeights, MultiLoss, weights_from_measured
-from tests.losses import test_center, test_focal, test_kl, test_supcon
+from tests.losses import (
+    test_center,
+    test_contrastive_center,
+    test_cross_entropy,
+    test_focal,
+    test_kl,
+    test_supcon,
+    test_swfc,
+)
 
 
 @dataclass(frozen=True)
 class SomeOutput:
     logits: torch.Tensor
+    embedding: torch.Tensor
     projection: torch.Tensor
     projected_frames: torch.Tensor
     frame_mask: torch.Tensor
 
 
 DOMINANT = [1, 0, 1, 2]
+CLASS_WEIGHTS = [0.5, 1.0, 2.0]
+ALL = dict.fromkeys(LOSS_NAMES, 1.0)
 
 
 def some_output(seed: int = 0) -> tuple[SomeOutput, torch.Tensor]:
@@ -24,6 +36,7 @@ def some_output(seed: int = 0) -> tuple[SomeOutput, torch.Tensor]:
     targets = 0.7 * np.eye(3)[DOMINANT] + 0.3 * np.eye(3)[[0, 2, 2, 1]]
     output = SomeOutput(
         torch.tensor(rng.normal(size=(4, 3))),
+        torch.tensor(np.random.default_rng([seed, 1]).normal(size=(4, 9))),
         torch.tensor(rng.normal(size=(4, 6))),
         torch.tensor(rng.normal(size=(4, 5, 6))),
         torch.tensor(test_supcon.MASK),
@@ -41,18 +54,68 @@ def typed_out(output: SomeOutput, targets: torch.Tensor, gamma: float, temperatu
         "focal": test_focal.typed_out(output.logits.numpy(), targets.numpy(), gamma),
         "center": test_center.typed_out(output.projection.numpy(), DOMINANT, np.zeros((3, 6))),
         "supcon": test_supcon.typed_out(broadcast, DOMINANT, mask, temperature),
+        "cross_entropy": test_cross_entropy.typed_out(output.logits.numpy(), targets.numpy()),
+        "contrastive_center": test_contrastive_center.typed_out(
+            output.projection.numpy(), DOMINANT, np.zeros((3, 6)), 2.5
+        )
+        / len(DOMINANT),
+        "swfc": test_swfc.positives_typed_out(
+            output.embedding.numpy(), DOMINANT, [CLASS_WEIGHTS[c] for c in DOMINANT], 0.6, 3.0
+        ),
     }
 
 
-def test_the_total_is_the_weighted_sum_of_the_four_equations():
+def some_losses(weights: dict[str, float]) -> MultiLoss:
+    """With no setting at its default, so that one that is not passed on would show."""
+    return MultiLoss(
+        3,
+        LossWeights(**weights),
+        focal_gamma=1.5,
+        temperature=0.3,
+        projection_dim=6,
+        contrastive_center_theta=2.5,
+        swfc_gamma=3.0,
+        swfc_temperature=0.6,
+        class_weights=torch.tensor(CLASS_WEIGHTS, dtype=torch.float64),
+    )
+
+
+def test_the_total_is_the_weighted_sum_of_the_equations():
     output, targets = some_output()
-    weights = LossWeights(kl=0.5, focal=1.5, center=0.01, supcon=0.2)
-    losses = MultiLoss(3, weights, focal_gamma=1.5, temperature=0.3, projection_dim=6)
+    weights = dict(zip(LOSS_NAMES, (0.5, 1.5, 0.01, 0.2, 0.3, 0.4, 0.7), strict=True))
+    losses = some_losses(weights)
     each = losses.each(output, targets)
     expected = typed_out(output, targets, 1.5, 0.3)
     assert {name: value.item() for name, value in each.items()} == pytest.approx(expected, rel=1e-9)
-    total = 0.5 * expected["kl"] + 1.5 * expected["focal"] + 0.01 * expected["center"] + 0.2 * expected["supcon"]
+    total = sum(weights[name] * expected[name] for name in LOSS_NAMES)
     assert losses.total(each).item() == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("names", [c for size in range(1, 8) for c in combinations(LOSS_NAMES, size)], ids="+".join)
+def test_any_losses_can_be_added_up(names):
+    output, targets = some_output()
+    expected = typed_out(output, targets, 1.5, 0.3)
+    losses = some_losses(dict.fromkeys(names, 1.0))
+    each = losses.each(output, targets)
+    assert tuple(each) == names
+    assert losses.total(each).item() == pytest.approx(sum(expected[name] for name in names), rel=1e-9)
+
+
+def test_swfc_is_read_as_printed_where_that_is_asked_for():
+    output, targets = some_output()
+    losses = MultiLoss(3, LossWeights(swfc=1.0), swfc_form="printed", swfc_temperature=0.6, swfc_gamma=3.0)
+    expected = test_swfc.printed_typed_out(output.embedding.numpy(), [1.0] * 4, 0.6, 3.0)
+    assert losses.each(output, targets)["swfc"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_only_centers_that_a_loss_moves_are_parameters():
+    def parameters_of(**weights: float) -> set[str]:
+        return {name for name, _ in MultiLoss(3, LossWeights(**weights)).named_parameters()}
+
+    assert parameters_of(kl=1) == set()
+    assert parameters_of(kl=1, center=1) == {"center.centers"}
+    assert parameters_of(kl=1, contrastive_center=1) == {"contrastive_center.centers"}
+    assert parameters_of(**ALL) == {"center.centers", "contrastive_center.centers"}
 
 
 @pytest.mark.parametrize("name", LOSS_NAMES)
@@ -67,11 +130,12 @@ def test_a_loss_with_weight_0_is_not_computed(name):
 
 def test_the_total_carries_gradients_to_everything_that_the_losses_read():
     output, targets = some_output()
-    for tensor in (output.logits, output.projection, output.projected_frames):
+    for tensor in (output.logits, output.embedding, output.projection, output.projected_frames):
         tensor.requires_grad_()
-    losses = MultiLoss(3, LossWeights(1, 1, 1, 1), projection_dim=6)
+    losses = MultiLoss(3, LossWeights(**ALL), projection_dim=6)
     losses.total(losses.each(output, targets)).backward()
-    for tensor in (output.logits, output.projection, output.projected_frames, *losses.parameters()):
+    read = (output.logits, output.embedding, output.projection, output.projected_frames)
+    for tensor in (*read, *losses.parameters()):
         assert tensor.grad.isfinite().all()
         assert tensor.grad.abs().max() > 0
 
@@ -83,6 +147,7 @@ def test_measured_weights_bring_each_loss_into_0_to_1_on_the_measured_batches():
         {"kl": 0.3, "focal": 0.7, "center": 90.0, "supcon": 5.2},
     ]
     weights = weights_from_measured(LossWeights(1, 1, 1, 1), measured).as_dict()
+    assert list(weights) == ["kl", "focal", "center", "supcon"]
     for values in measured:
         for name, value in values.items():
             assert 0 <= weights[name] * value <= 1 + 1e-12
@@ -92,6 +157,9 @@ def test_measured_weights_bring_each_loss_into_0_to_1_on_the_measured_batches():
 def test_measured_weights_keep_the_factors_of_the_recipe():
     weights = weights_from_measured(LossWeights(0.5, 2.0, 1.0, 1.0), [{"kl": 4.0, "focal": 4.0}])
     assert weights == LossWeights(kl=0.125, focal=0.5, center=1.0, supcon=1.0)
+    measured = [{"cross_entropy": 2.0, "contrastive_center": 0.2, "swfc": -0.3}, {"cross_entropy": 1.5, "swfc": -0.1}]
+    weights = weights_from_measured(LossWeights(cross_entropy=1, contrastive_center=3, swfc=0.4), measured)
+    assert weights == LossWeights(cross_entropy=0.5, contrastive_center=3.0, swfc=0.4)
 
 
 def test_a_loss_that_is_left_out_stays_left_out_whatever_was_measured():

@@ -61,6 +61,9 @@ def tiny_classifier(encoder: torch.nn.Module, pooling: str = "flam", num_classes
         if pooling == "flam":
             model.pooling.frame_weight.normal_(0, 0.5)
             model.pooling.self_attention.in_proj_bias.normal_(0, 0.5)
+        if pooling == "attentive_statistics":
+            model.pooling.hidden.weight.normal_(0, 0.5)
+            model.pooling.score.weight.normal_(0, 1)
     return model
 
 
