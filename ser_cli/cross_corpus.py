@@ -16,7 +16,7 @@ from ser_cli.breakdown import Breakdown, Person, break_down
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import CorpusError, RunError, count_of
 from ser_cli.evaluation import RATES
-from ser_cli.files import write_atomically
+from ser_cli.files import read_table, write_atomically
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.pages import Report, Section
 from ser_cli.predictions import PROBABILITY_PREFIX, Prediction
@@ -242,6 +242,7 @@ def _classify(
     """Labels, (clips, labels) probabilities of each fold's model, ids, and how many clips were left out."""
     from ser_cli.checkpoints import load_model
     from ser_cli.devices import choose_device
+    from ser_cli.inference import classify_stored
 
     device = choose_device(device_name)
     probabilities: dict[int, NDArray[np.float64]] = {}
@@ -259,7 +260,16 @@ def _classify(
         def told(done: int, before: int = position, clips: int = len(ids)) -> None:
             progress(before * clips + done, len(folders) * clips)
 
-        probabilities[index] = _probabilities(trained.model.to(device), corpus, ids, batch_size, told)
+        settings = trained.recipe.training
+        probabilities[index] = classify_stored(
+            trained.model.to(device),
+            corpus,
+            ids,
+            batch_size,
+            max_clip_s=settings.max_clip_s,
+            max_batch_s=settings.max_batch_s,
+            progress=told,
+        )
     return labels, probabilities, ids, left_out
 
 
@@ -274,27 +284,6 @@ def _usable(corpus: PreparedCorpus, labels: Sequence[str]) -> tuple[list[str], d
         )
     unknown = Counter(u.emotion for u in corpus.utterances if u.emotion not in labels)
     return [u.id for u in corpus.utterances if u.emotion in labels], dict(sorted(unknown.items()))
-
-
-def _probabilities(
-    model: Any, corpus: PreparedCorpus, ids: Sequence[str], batch_size: int, progress: Callable[[int], None]
-) -> NDArray[np.float64]:
-    """(clips, model's labels), in the order of `ids`."""
-    import torch
-
-    from ser_cli.data.batches import evaluation_batches
-
-    device = next(model.parameters()).device
-    if not getattr(model.encoder, "exact_under_padding", True):
-        batch_size = 1
-    rows: dict[str, NDArray[np.float64]] = {}
-    model.eval()
-    with torch.inference_mode():
-        for batch in evaluation_batches(corpus, ids, batch_size):
-            logits = model(batch.waveforms.to(device), batch.lengths.to(device)).logits
-            rows.update(zip(batch.ids, logits.double().softmax(dim=-1).cpu().numpy(), strict=True))
-            progress(len(rows))
-    return np.stack([rows[identity] for identity in ids])
 
 
 def _predictions(
@@ -355,5 +344,11 @@ def _trained_speakers(run: Run | None, fold: int) -> set[str]:
     """Who stood on the training and validation side of a fold, from the run's `folds.csv`."""
     if run is None or not run.folds_path.is_file():
         return set()
-    with run.folds_path.open(newline="", encoding="utf-8") as file:
-        return {row["speaker"] for row in csv.DictReader(file) if row["fold"] == str(fold) and row["side"] != "test"}
+    try:
+        _, rows = read_table(run.folds_path)
+        return {row["speaker"] for row in rows if row["fold"] == str(fold) and row["side"] != "test"}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{run.folds_path} cannot be read as the folds of a run ({error!r})\n"
+            f"  delete it and run the same `ser train` again, which writes it anew"
+        ) from None

@@ -6,6 +6,8 @@ Reading needs NumPy alone; nothing is pickled.
 """
 
 import io
+import math
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,22 @@ from numpy.typing import NDArray
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import RunError
-from ser_cli.files import write_atomically
+from ser_cli.files import read_bounded, write_atomically
 
 if TYPE_CHECKING:
+    from ser_cli.data.batch_plans import Window
     from ser_cli.data.folds import Fold
     from ser_cli.data.store import PreparedCorpus
     from ser_cli.models.classifier import EmotionClassifier
+
+NUMBERS = ("embedding", "attention_times_s", "attention_share")
+ARRAYS = ("ids", "sides", "emotions", "attention_ids", "attention_frames", *NUMBERS)
+"""What the archive holds."""
+
+MAX_BYTES = 4 << 30
+ALWAYS_ALLOWED_BYTES = 64 << 20
+MAX_RATIO = 50
+"""Of the unpacked arrays to the archive: numbers of float32 hardly shrink, ids shrink well."""
 
 Progress = Callable[[int, int], None]
 
@@ -56,8 +68,14 @@ def embed_fold(
     fold: "Fold",
     batch_size: int,
     progress: Progress = lambda done, total: None,
+    *,
+    max_clip_s: float = math.inf,
+    max_batch_s: float = 0.0,
 ) -> FoldEmbeddings:
     """Run the training and the test side of a fold through its model, nothing mixed or masked.
+
+    A clip that is longer than `max_clip_s` goes through in windows of equal length. Its embedding is the mean of
+    theirs, weighted by their lengths; the shares of their frames are multiplied with the same weights.
 
     Args:
         model: put into evaluation mode, and left so.
@@ -65,10 +83,13 @@ def embed_fold(
         fold: its sides.
         batch_size: clips at a time; one where the encoder is not exact under padding.
         progress: told how many clips of how many are done.
+        max_clip_s: infinity takes every clip whole.
+        max_batch_s: longest batch in seconds of audio, padding included; 0 leaves it at `batch_size` clips.
     """
     import torch
 
-    from ser_cli.data.batches import evaluation_batches
+    from ser_cli.data.batch_plans import plan_evaluation
+    from ser_cli.data.batches import BatchLoader
 
     model.eval()
     device = next(model.parameters()).device
@@ -76,29 +97,42 @@ def embed_fold(
         batch_size = 1
     ids = (*fold.train, *fold.test)
     tested = set(fold.test)
+    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     rows: dict[str, NDArray[np.float32]] = {}
-    attention: dict[str, FrameAttention] = {}
+    parts: dict[str, dict[int, FrameAttention]] = {}
     progress(0, len(ids))
     with torch.inference_mode():
-        for batch in evaluation_batches(corpus, ids, batch_size):
+        for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
             output = model(batch.waveforms.to(device), batch.lengths.to(device))
             embeddings = output.embedding.float().cpu().numpy()
             shares = output.attention.float().cpu().numpy()
             frames = output.frame_mask.sum(dim=1).tolist()
-            for row, identity in enumerate(batch.ids):
-                rows[identity] = embeddings[row]
-                if identity in tested:
-                    duration_s = int(batch.lengths[row]) / SAMPLE_RATE_HZ
-                    times_s = ((np.arange(frames[row]) + 0.5) * duration_s / frames[row]).astype(np.float32)
-                    attention[identity] = FrameAttention(times_s, shares[row, : frames[row]])
+            for row, clip in enumerate(planned.clips):
+                window = clip.window
+                weight = np.float32(window.samples / corpus.length(window.id))
+                rows[window.id] = rows.get(window.id, np.float32(0)) + weight * embeddings[row]
+                if window.id in tested:
+                    of_window = _attention_of(window, weight * shares[row, : frames[row]])
+                    parts.setdefault(window.id, {})[window.start] = of_window
             progress(len(rows), len(ids))
     return FoldEmbeddings(
         ids=ids,
         sides=("train",) * len(fold.train) + ("test",) * len(fold.test),
         emotions=tuple(corpus.by_id[identity].emotion for identity in ids),
         embedding=np.stack([rows[identity] for identity in ids]),
-        attention={identity: attention[identity] for identity in fold.test},
+        attention={identity: _in_order(parts[identity]) for identity in fold.test},
     )
+
+
+def _attention_of(window: "Window", share: NDArray[np.float32]) -> FrameAttention:
+    middles = (np.arange(len(share)) + 0.5) * (window.samples / SAMPLE_RATE_HZ) / len(share)
+    return FrameAttention((window.start / SAMPLE_RATE_HZ + middles).astype(np.float32), share)
+
+
+def _in_order(windows: dict[int, FrameAttention]) -> FrameAttention:
+    """One clip's windows, by where they start, put together."""
+    ordered = [windows[start] for start in sorted(windows)]
+    return FrameAttention(_joined([part.times_s for part in ordered]), _joined([part.share for part in ordered]))
 
 
 def write_embeddings(path: Path, embeddings: FoldEmbeddings) -> None:
@@ -126,8 +160,8 @@ def read_embeddings(path: Path) -> FoldEmbeddings:
         RunError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files}
+        with np.load(io.BytesIO(_read_archive(path)), allow_pickle=False) as file:
+            held = {name: file[name] for name in ARRAYS}
         bounds = np.cumsum(held["attention_frames"])[:-1]
         times_s, shares = (np.split(held[name], bounds) for name in ("attention_times_s", "attention_share"))
         names = [str(identity) for identity in held["attention_ids"]]
@@ -140,12 +174,29 @@ def read_embeddings(path: Path) -> FoldEmbeddings:
         )
         if not len(found.ids) == len(found.sides) == len(found.emotions) == len(found.embedding):
             raise ValueError("its columns differ in length")
+        if found.embedding.ndim != 2 or any(held[name].dtype.kind != "f" for name in NUMBERS):
+            raise ValueError("its arrays are not of the expected shape and kind")
+        if not all(np.isfinite(held[name]).all() for name in NUMBERS) or set(found.sides) - {"train", "test"}:
+            raise ValueError("it holds numbers that are not finite, or sides that do not exist")
         return found
     except Exception as error:  # NumPy and zipfile raise nearly anything at a damaged file
         raise RunError(
             f"{path}: cannot be read as embeddings ({error})\n"
             f"  delete it and run the same `ser train` with --embeddings again, which makes it anew"
         ) from None
+
+
+def _read_archive(path: Path) -> bytes:
+    """The bytes of an archive that unpacks to nothing but what is expected, within bounds."""
+    content = read_bounded(path, MAX_BYTES)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in ARRAYS):
+        raise ValueError(f"expected the arrays {', '.join(ARRAYS)}")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * len(content)):
+        raise ValueError(f"{len(content):,} bytes would unpack to {unpacked:,}")
+    return content
 
 
 def _as_text(values: Sequence[str]) -> NDArray[np.str_]:

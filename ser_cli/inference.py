@@ -1,24 +1,34 @@
 """Predictions of a model for stored clips."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ser_cli.data.batches import evaluation_batches
+from ser_cli.data.batch_plans import plan_evaluation
+from ser_cli.data.batches import BatchLoader
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.predictions import Prediction
 
+Progress = Callable[[int], None]
+"""Told how many clips are done, after each batch."""
 
-@torch.inference_mode()
+
 def predict_stored(
-    model: EmotionClassifier, corpus: PreparedCorpus, ids: Sequence[str], fold: int, batch_size: int
+    model: EmotionClassifier,
+    corpus: PreparedCorpus,
+    ids: Sequence[str],
+    fold: int,
+    batch_size: int,
+    *,
+    max_clip_s: float = math.inf,
+    max_batch_s: float = 0.0,
+    progress: Progress = lambda done: None,
 ) -> tuple[Prediction, ...]:
     """Classify clips of a prepared corpus, in the order of `ids`.
-
-    A clip's prediction does not depend on the clips beside it: an encoder that is not exact under padding gets
-    one clip at a time.
 
     Args:
         model: put into evaluation mode, and left so.
@@ -26,28 +36,73 @@ def predict_stored(
         ids: the clips.
         fold: recorded with each prediction.
         batch_size: clips at a time.
+        max_clip_s: longer clips are classified in windows; see `classify_stored`.
+        max_batch_s: see `classify_stored`.
+        progress: told how many clips are done.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    if not getattr(model.encoder, "exact_under_padding", True):
-        batch_size = 1
-    probabilities: dict[str, list[float]] = {}
-    for batch in evaluation_batches(corpus, ids, batch_size):
-        batch = batch.to(device)  # noqa: PLW2901
-        output = model(batch.waveforms, batch.lengths)
-        probabilities.update(zip(batch.ids, _softmax(output.logits), strict=True))
+    probabilities = classify_stored(
+        model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s, progress=progress
+    )
     return tuple(
         Prediction(
             id=identity,
             fold=fold,
             truth=corpus.by_id[identity].emotion,
-            predicted=corpus.labels[max(range(len(corpus.labels)), key=probabilities[identity].__getitem__)],
-            probabilities=tuple(probabilities[identity]),
+            predicted=corpus.labels[int(row.argmax())],
+            probabilities=tuple(row.tolist()),
         )
-        for identity in ids
+        for identity, row in zip(ids, probabilities, strict=True)
     )
 
 
-def _softmax(logits: Tensor) -> list[list[float]]:
-    rows: list[list[float]] = logits.double().softmax(dim=-1).tolist()
-    return rows
+@torch.inference_mode()
+def classify_stored(
+    model: EmotionClassifier,
+    corpus: PreparedCorpus,
+    ids: Sequence[str],
+    batch_size: int,
+    *,
+    max_clip_s: float = math.inf,
+    max_batch_s: float = 0.0,
+    progress: Progress = lambda done: None,
+) -> NDArray[np.float64]:
+    """(clips, classes) probabilities of clips of a prepared corpus, in the order of `ids`.
+
+    A clip's probabilities do not depend on the clips beside it: an encoder that is not exact under padding gets
+    one clip at a time. Those of a clip that is longer than `max_clip_s` are the mean over its windows, weighted by
+    their lengths: p = sum_w l_w p_w / sum_w l_w.
+
+    Args:
+        model: put into evaluation mode, and left so.
+        corpus: where the clips are stored.
+        ids: the clips.
+        batch_size: clips, or windows of clips, at a time.
+        max_clip_s: a longer clip is parted into windows of equal length; infinity classifies every clip whole.
+        max_batch_s: longest batch in seconds of audio, padding included; 0 leaves it at `batch_size` clips.
+        progress: told how many clips are done, with all their windows.
+
+    Raises:
+        UsageError: a clip alone is longer than `max_batch_s`.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    if not getattr(model.encoder, "exact_under_padding", True):
+        batch_size = 1
+    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+    probabilities: dict[str, NDArray[np.float64]] = {}
+    left = {identity: corpus.length(identity) for identity in ids}
+    done = 0
+    loader = BatchLoader(corpus, plan, pin_memory=device.type == "cuda")
+    for planned, batch in zip(plan, loader, strict=True):
+        on_device = batch.to(device)
+        logits = model(on_device.waveforms, on_device.lengths).logits
+        rows = logits.cpu().double().softmax(dim=-1).numpy()
+        for clip, row in zip(planned.clips, rows, strict=True):
+            identity = clip.window.id
+            # Of a whole clip the share is 1 and its probabilities stay as they are, to the last bit.
+            share = clip.samples / corpus.length(identity)
+            probabilities[identity] = probabilities.get(identity, 0.0) + share * row
+            left[identity] -= clip.samples
+            done += left[identity] == 0
+        progress(done)
+    return np.stack([probabilities[identity] for identity in ids])

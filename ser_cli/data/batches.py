@@ -1,6 +1,9 @@
-"""From ids to batches of waveforms and soft labels."""
+"""From planned batches to waveforms and soft labels, made in the background while the model is busy."""
 
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ser_cli.data.mixup import MixPlan, mix, mix_targets
+from ser_cli.data.batch_plans import PlannedBatch, Window
+from ser_cli.data.mixup import mix, mix_targets
 from ser_cli.data.store import PreparedCorpus
 
 
@@ -28,53 +32,90 @@ class Batch:
         """The same batch on a device."""
         return Batch(self.ids, *(t.to(device, non_blocking=True) for t in (self.waveforms, self.lengths, self.targets)))
 
+    def pinned(self) -> "Batch":
+        """The same batch in memory from which a CUDA device copies while it computes."""
+        return Batch(self.ids, *(t.pin_memory() for t in (self.waveforms, self.lengths, self.targets)))
 
-def make_batch(corpus: PreparedCorpus, ids: Sequence[str], plans: Sequence[MixPlan | None] | None = None) -> Batch:
+
+class BatchLoader:
+    """The batches of a plan, in its order, made ahead in a background thread.
+
+    A thread and not a process: reading and mixing are long array operations, during which Python lets the model go
+    on, and the batches need no copy. The thread ends with the loop over the batches, however that ends; what goes
+    wrong in it is raised in the loop.
+    """
+
+    def __init__(
+        self, corpus: PreparedCorpus, plan: Sequence[PlannedBatch], *, ahead: int = 2, pin_memory: bool = False
+    ) -> None:
+        """Take up a plan; nothing is read yet.
+
+        Args:
+            corpus: where the clips are stored.
+            plan: the batches; without the first few of an epoch, training goes on behind these.
+            ahead: batches that are made before they are asked for; 0 makes each when it is asked for, in no thread.
+            pin_memory: for a CUDA device.
+        """
+        self.corpus, self.plan, self.ahead, self.pin_memory = corpus, plan, ahead, pin_memory
+        self.waited_s = 0.0
+        """How long the loop has waited for batches, the first one included."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.ahead == 0:
+            for planned in self.plan:
+                began = time.perf_counter()
+                batch = self._make(planned)
+                self.waited_s += time.perf_counter() - began
+                yield batch
+            return
+        thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        try:
+            coming: deque[Future[Batch]] = deque()
+            for planned in self.plan:
+                coming.append(thread.submit(self._make, planned))
+                if len(coming) > self.ahead:
+                    yield self._wait(coming.popleft())
+            while coming:
+                yield self._wait(coming.popleft())
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _make(self, planned: PlannedBatch) -> Batch:
+        batch = make_batch(self.corpus, planned)
+        return batch.pinned() if self.pin_memory else batch
+
+    def _wait(self, future: "Future[Batch]") -> Batch:
+        began = time.perf_counter()
+        try:
+            return future.result()
+        finally:
+            self.waited_s += time.perf_counter() - began
+
+
+def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
     """Read clips, mix what is planned, and pad to the longest.
+
+    Of each clip only the planned stretch is touched, so a clip of hours costs no more than its stretch.
 
     Args:
         corpus: where the clips are stored.
-        ids: the clips; with a plan, the dominant ones.
-        plans: one plan or None for each id; None mixes nothing.
+        planned: the rows.
     """
-    clips: list[NDArray[np.float32]] = []
-    targets = np.stack([corpus.target(identity) for identity in ids])
-    for row, (identity, plan) in enumerate(zip(ids, plans or [None] * len(ids), strict=True)):
-        waveform = corpus.waveform(identity)
-        if plan is not None:
-            mixture = mix(plan, waveform, corpus.waveform(plan.interfering))
+    lengths = [clip.samples for clip in planned.clips]
+    waveforms = np.zeros((len(lengths), max(lengths)), dtype=np.float32)
+    targets = np.stack([corpus.target(identity) for identity in planned.ids])
+    for row, clip in enumerate(planned.clips):
+        waveform = _read(corpus, clip.window)
+        if clip.mixture is not None and clip.partner is not None:
+            mixture = mix(clip.mixture, waveform, _read(corpus, clip.partner))
             waveform = mixture.waveform
-            targets[row] = mix_targets(targets[row], corpus.target(plan.interfering), mixture.weight)
-        clips.append(waveform)
-    lengths = [len(clip) for clip in clips]
-    waveforms = np.zeros((len(ids), max(lengths)), dtype=np.float32)
-    for row, clip in enumerate(clips):
-        waveforms[row, : len(clip)] = clip
-    return Batch(tuple(ids), torch.from_numpy(waveforms), torch.tensor(lengths), torch.from_numpy(targets))
+            targets[row] = mix_targets(targets[row], corpus.target(clip.partner.id), mixture.weight)
+        waveforms[row, : len(waveform)] = waveform
+    return Batch(planned.ids, torch.from_numpy(waveforms), torch.tensor(lengths), torch.from_numpy(targets))
 
 
-def evaluation_batches(corpus: PreparedCorpus, ids: Sequence[str], batch_size: int) -> Iterator[Batch]:
-    """Unmixed batches of clips of similar length, longest first, so that memory is at its peak at once."""
-    ordered = sorted(ids, key=lambda identity: (-corpus.length(identity), identity))
-    for start in range(0, len(ordered), batch_size):
-        yield make_batch(corpus, ordered[start : start + batch_size])
-
-
-def training_batches(
-    corpus: PreparedCorpus, ids: Sequence[str], plans: Sequence[MixPlan | None], batch_size: int
-) -> Iterator[Batch]:
-    """Batches of clips in the given order, each mixed as planned; cut as `batch_bounds` tells."""
-    for start, stop in batch_bounds(len(ids), batch_size):
-        yield make_batch(corpus, ids[start:stop], plans[start:stop])
-
-
-def batch_bounds(clips: int, batch_size: int) -> list[tuple[int, int]]:
-    """Where training batches start and stop.
-
-    A last batch of a single clip joins the one before it, which then holds one clip more than `batch_size`: alone
-    it has no second utterance to contrast with and poor statistics for batch normalisation.
-    """
-    starts = list(range(0, clips, batch_size))
-    if len(starts) > 1 and clips - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], clips], strict=True))
+def _read(corpus: PreparedCorpus, window: Window) -> NDArray[np.float32]:
+    """(samples,) of a stretch."""
+    if window.samples == corpus.length(window.id):
+        return corpus.waveform(window.id)
+    return corpus.stretch(window.id, window.start, window.samples)

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
-from ser_cli.data.manifest import Utterance, read_prepared_manifest
+from ser_cli.data.manifest import MAX_BYTES, Utterance, read_prepared_manifest
 from ser_cli.errors import CorpusError
-from ser_cli.files import write_atomically
+from ser_cli.files import read_json_object, read_table, write_atomically
 
 FORMAT_VERSION = 2
 
@@ -37,6 +37,9 @@ INDEX_NAME = "audio.csv"
 SKIPPED_NAME = "skipped.csv"
 REPORT_NAME = "report.json"
 MARKER_NAME = "prepared.json"
+
+MAX_REPORT_BYTES = 256 << 20
+"""It lists every recording that is missing."""
 
 AUDIO_DTYPE = np.dtype("<f4")
 
@@ -133,6 +136,11 @@ class PreparedCorpus:
         entry = self._audio_by_id[identity]
         return self._samples[entry.offset : entry.offset + entry.samples]
 
+    def stretch(self, identity: str, start: int, samples: int) -> NDArray[np.float32]:
+        """(samples,) of an utterance from a sample on; read for itself, since a map keeps all it touched resident."""
+        offset = self._audio_by_id[identity].offset + start
+        return np.fromfile(self.folder / AUDIO_NAME, AUDIO_DTYPE, samples, offset=AUDIO_DTYPE.itemsize * offset)
+
     def target(self, identity: str) -> NDArray[np.float32]:
         """(classes,) what a model is to learn of an utterance: the votes where they were chosen, else one-hot."""
         if self.soft_labels is not None:
@@ -164,19 +172,22 @@ def read_report(folder: Path) -> dict[str, Any]:
         CorpusError: it is missing or damaged.
     """
     try:
-        report: dict[str, Any] = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+        return read_json_object(folder / REPORT_NAME, MAX_REPORT_BYTES)
     except (OSError, ValueError) as error:
         raise CorpusError(f"{folder / REPORT_NAME}: cannot be read ({error}); prepare the corpus again") from None
-    return report
 
 
 def read_preparation(folder: Path) -> Preparation | None:
     """What `prepared.json` of a folder says, or None where nothing whole was prepared."""
     try:
-        values = json.loads((folder / MARKER_NAME).read_text(encoding="utf-8"))
-        if values["format_version"] != FORMAT_VERSION:
+        values = read_json_object(folder / MARKER_NAME)
+        if values["format_version"] != FORMAT_VERSION or not isinstance(values["labels"], list):
             return None
-        return Preparation(**{**values, "labels": tuple(values["labels"])})
+        preparation = Preparation(**{**values, "labels": tuple(map(str, values["labels"]))})
+        texts = ("name", "corpus", "label_set", "source", "manifest", "fingerprint", "manifest_hash")
+        numbers = ("utterances", "skipped", "doubtful")
+        whole = all(isinstance(values[key], str) for key in texts) and all(type(values[key]) is int for key in numbers)
+        return preparation if whole else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -202,6 +213,8 @@ def open_corpus(folder: Path) -> PreparedCorpus:
         size = (folder / AUDIO_NAME).stat().st_size
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise damaged from error
+    if any(entry.offset < 0 or entry.samples < 1 for entry in audio):
+        raise damaged
     end = max((entry.offset + entry.samples for entry in audio), default=0)
     if [u.id for u in utterances] != [a.id for a in audio] or size < end * AUDIO_DTYPE.itemsize:
         raise damaged
@@ -216,18 +229,18 @@ def _command(preparation: Preparation) -> str:
 
 
 def _read_audio_index(path: Path) -> tuple[StoredAudio, ...]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return tuple(
-            StoredAudio(
-                row["id"],
-                int(row["offset"]),
-                int(row["samples"]),
-                row["sha256"],
-                int(row["source_rate_hz"]),
-                int(row["source_channels"]),
-            )
-            for row in csv.DictReader(file)
+    _, rows = read_table(path, MAX_BYTES)
+    return tuple(
+        StoredAudio(
+            row["id"],
+            int(row["offset"]),
+            int(row["samples"]),
+            row["sha256"],
+            int(row["source_rate_hz"]),
+            int(row["source_channels"]),
         )
+        for row in rows
+    )
 
 
 __all__ = [

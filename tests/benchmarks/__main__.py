@@ -4,10 +4,15 @@ import os
 import platform
 import sys
 
-from tests.benchmarks import mix, prepare, startup
+from tests.benchmarks import batches, mix, prepare, startup
 from tests.benchmarks.measuring import Measured
 
-BENCHMARKS = {"startup": startup.measure, "prepare": prepare.measure, "mix": mix.measure}
+BENCHMARKS = {
+    "startup": startup.measure,
+    "prepare": prepare.measure,
+    "mix": mix.measure,
+    "batches": batches.measure,
+}
 
 
 def main(names: list[str]) -> None:
