@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from ser_cli import __version__
 from ser_cli.commands import evaluate, mix, predict, prepare, train
 from ser_cli.console import print_error
-from ser_cli.errors import SerError
+from ser_cli.errors import SerError, Stopped
 
 CTRL_C = 130
 
@@ -25,9 +25,9 @@ class SerGroup(TyperGroup):
         except SerError as error:
             print_error(str(error))
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             print_error("interrupted; what was finished is kept, the same command goes on from there")
-            raise typer.Exit(CTRL_C) from None
+            raise typer.Exit(interrupt.exit_code if isinstance(interrupt, Stopped) else CTRL_C) from None
 
 
 app = typer.Typer(

@@ -2,29 +2,42 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from ser_cli import __version__
+from ser_cli.checkpoint_times import Interval
 from ser_cli.checkpoints import load_model
 from ser_cli.data.folds import Fold, caveats, check_folds, hash_folds, make_folds, write_folds
 from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision
 from ser_cli.embeddings import embed_fold, write_embeddings
-from ser_cli.errors import FoldError, UsageError
+from ser_cli.errors import FoldError, RunError, UsageError
 from ser_cli.evaluation import evaluate_run
 from ser_cli.files import write_atomically
+from ser_cli.locks import hold_free
 from ser_cli.models.building import build_model
 from ser_cli.observers import TrainingObserver
 from ser_cli.recipe import Recipe
 from ser_cli.reports import write_report
-from ser_cli.runs import FoldFolder, Run, RunIdentity, open_or_create_run, write_environment, write_json
-from ser_cli.training import train_fold
+from ser_cli.resumption import CheckpointFolder
+from ser_cli.runs import (
+    FoldFolder,
+    Run,
+    RunIdentity,
+    flat_settings,
+    open_or_create_run,
+    write_environment,
+    write_json,
+)
+from ser_cli.training import Resuming, train_fold
 
 
 @dataclass(frozen=True)
@@ -125,45 +138,132 @@ def cross_validate(
     device_name: str,
     observer: TrainingObserver,
     *,
+    interval: Interval | None = None,
+    changed_anyway: bool = False,
     force: bool = False,
     embeddings: bool = False,
 ) -> Run:
     """Train the wanted folds that are not done yet; score the run when it is complete.
 
-    Any number of processes may train different folds of one run at the same time; the last to finish finds
-    all folds there and writes scores and report.
+    Any number of processes may train different folds of one run at the same time: each holds the folds that it
+    wants, and the last to finish finds all folds there and writes scores and report. A fold that was stopped goes
+    on at its last checkpoint.
 
     Args:
         plan: what is trained.
         folder: of the run.
         device_name: as `--device` takes it.
         observer: told what happens.
+        interval: between checkpoints; None as often as it costs next to nothing.
+        changed_anyway: go on with a run of another recipe, corpus or version.
         force: delete another run that lies in the folder.
         embeddings: store those of each wanted fold too, also where it was trained before.
 
     Raises:
         EncoderError: pre-trained weights cannot be had; found before anything is written.
-        RunError: the folder holds another run.
+        RunError: the folder holds another run, other processes hold the wanted folds, or its disk is full.
         UsageError: the device or the precision is not to be had.
+        Stopped: a signal came; a checkpoint was written.
     """
     accelerator = _accelerate(device_name, plan.recipe)
     if not _all_done(plan, folder):
         build_model(plan.recipe, len(plan.corpus.labels))  # fails now, not after the folder is made
-    run = open_or_create_run(folder, plan.identity, force=force)
-    _write_preamble(run, plan, accelerator)
-    observer.run_opened(run.finished_among(plan.wanted))
-    for index in plan.wanted:
-        with _hold(run, index) as held:
-            if not held:
-                observer.fold_taken(index)
-            elif not run.fold(index).is_done:
-                write_environment(run.fold(index).folder / "environment.json", str(accelerator.device))
-                train_fold(plan.corpus, plan.folds[index - 1], plan.recipe, run.fold(index), accelerator, observer)
-            if held and embeddings and not run.fold(index).embeddings_path.is_file():
-                _store_embeddings(plan, run.fold(index), plan.folds[index - 1], accelerator, observer)
+    with ExitStack() as stack:
+        with _starting(folder):
+            if force:
+                _require_unheld(folder)
+            settings = flat_settings(plan.recipe.model_dump(mode="json"))
+            run = open_or_create_run(folder, plan.identity, settings, force=force, changed_anyway=changed_anyway)
+            _write_preamble(run, plan, accelerator)
+            mine = _hold_folds(run, plan, observer, stack, embeddings=embeddings)
+        observer.run_opened(run.finished_among(plan.wanted))
+        resuming = Resuming(interval or Interval(), _made_with(plan, accelerator), changed_anyway)
+        for index in mine:
+            fold, folder_of_fold = plan.folds[index - 1], run.fold(index)
+            if not folder_of_fold.is_done:
+                write_environment(folder_of_fold.folder / "environment.json", str(accelerator.device))
+                train_fold(plan.corpus, fold, plan.recipe, folder_of_fold, accelerator, observer, resuming)
+            CheckpointFolder(folder_of_fold.checkpoints_path).clear()
+            if embeddings and not folder_of_fold.embeddings_path.is_file():
+                _store_embeddings(plan, folder_of_fold, fold, accelerator, observer)
     if run.is_complete:
         write_report(run, evaluate_run(run))
     return run
+
+
+@contextmanager
+def _starting(folder: Path) -> Iterator[None]:
+    """One process at a time opens a run and takes its folds."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".start.lock")
+        lock.acquire()
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written to ({error.strerror or error})\n  choose another folder with --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _hold_folds(run: Run, plan: Plan, observer: TrainingObserver, stack: ExitStack, *, embeddings: bool) -> list[int]:
+    """Hold those wanted folds that have work left, until the stack is closed.
+
+    Raises:
+        RunError: other processes hold all of them.
+    """
+
+    def has_work(index: int) -> bool:
+        fold = run.fold(index)
+        return not fold.is_done or fold.checkpoints_path.exists() or (embeddings and not fold.embeddings_path.is_file())
+
+    open_folds = [index for index in plan.wanted if has_work(index)]
+    paths = [(index, _lock_path(run, index)) for index in open_folds]
+    others = stack.enter_context(hold_free(paths, lambda index, holder: observer.lock_taken_over(index, str(holder))))
+    mine = [index for index in open_folds if index not in others]
+    if others and not mine:
+        told = [f"fold {index} is being trained by {holder or 'another process'}" for index, holder in others.items()]
+        raise RunError(
+            f"{run.folder}: nothing to do for this process\n  " + "\n  ".join(told) + "\n"
+            "  wait for it or stop it (SIGTERM has it write a checkpoint); other folds may go beside it: --fold I"
+        )
+    for index, holder in others.items():
+        observer.fold_taken(index, str(holder or "another process"))
+    return mine
+
+
+def _require_unheld(folder: Path) -> None:
+    """See that nobody is at work on a run that `--force` may delete.
+
+    Raises:
+        RunError: somebody is.
+    """
+    paths = [(int(path.name.split("-")[1].split(".")[0]), path) for path in sorted(folder.glob(".fold-*.lock"))]
+    with hold_free(paths, lambda index, holder: None) as others:
+        for index, holder in others.items():
+            raise RunError(
+                f"{folder}: fold {index} is being trained by {holder or 'another process'}\n"
+                f"  stop it before this run is deleted, or choose another --output"
+            )
+
+
+def _lock_path(run: Run, index: int) -> Path:
+    return run.folder / f".fold-{index}.lock"
+
+
+def _made_with(plan: Plan, accelerator: Accelerator) -> dict[str, str]:
+    """What decides the numbers of a fold; a checkpoint that was made with the same goes on to the same result."""
+    versions = {name: metadata.version(name) for name in ("torch", "torchaudio", "transformers", "accelerate", "numpy")}
+    return {
+        **flat_settings(plan.recipe.model_dump(mode="json", exclude={"title"})),
+        "corpus (manifest hash)": plan.corpus.preparation.manifest_hash,
+        "ser": __version__,
+        **versions,
+        "kind of device": accelerator.device.type,
+        "precision": accelerator.mixed_precision,
+    }
 
 
 def _accelerate(device_name: str, recipe: Recipe) -> Accelerator:
@@ -209,20 +309,14 @@ def _store_embeddings(
     def progress(done: int, total: int) -> None:
         observer.embedding(fold, done, total)
 
-    found = embed_fold(model, plan.corpus, fold, plan.recipe.training.batch_size, progress)
+    settings = plan.recipe.training
+    found = embed_fold(
+        model,
+        plan.corpus,
+        fold,
+        settings.batch_size,
+        progress,
+        max_clip_s=settings.max_clip_s,
+        max_batch_s=settings.max_batch_s,
+    )
     write_embeddings(folder.embeddings_path, found)
-
-
-@contextmanager
-def _hold(run: Run, index: int) -> Iterator[bool]:
-    """Hold a fold against other processes; False where one holds it already."""
-    lock = FileLock(run.folder / f".fold-{index}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()

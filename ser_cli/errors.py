@@ -21,6 +21,14 @@ class SerError(Exception):
     exit_code = 1
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to end, at a place where it was safe to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.exit_code = 128 + number
+
+
 class UsageError(SerError):
     """The command line, a recipe or a manifest asks for something that does not exist or cannot be."""
 

@@ -32,6 +32,8 @@ class RunScores:
     """Sample standard deviation over the folds (divisor folds - 1); None for a single fold."""
     breakdown: Breakdown
     """All predictions together, taken apart."""
+    changes: tuple[str, ...] = ()
+    """What was different when the run was gone on with all the same, as sentences."""
 
     @property
     def pooled(self) -> Scores:
@@ -69,6 +71,7 @@ class RunScores:
             "seed": self.identity.seed,
             "selected_by": self.selected_by,
             "missing_folds": self.missing_folds,
+            "changes": list(self.changes),
         }
 
 
@@ -97,6 +100,7 @@ def evaluate_run(run: Run) -> RunScores:
         mean={rate: fmean(values) for rate, values in rates.items()},
         std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
         breakdown=break_down(everything, identity.labels, read_people(run.folds_path), lacking=sorted(everywhere)),
+        changes=(*run.changes(), *(f"fold {i}: {change}" for i in done for change in facts[i].get("changes", ()))),
     )
 
 

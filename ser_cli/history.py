@@ -28,6 +28,8 @@ class EpochRecord:
     """Whether this is the epoch to be tested, so far."""
     seconds: float
     """Training alone."""
+    waiting_share: float
+    """Of these, the share in which the model waited for a batch."""
     clips_per_s: float
 
 
@@ -51,5 +53,6 @@ def _row(record: EpochRecord) -> dict[str, object]:
         **{f"selection_{rate}": f"{judged[rate]:.6f}" if judged else "" for rate in ("wa", "ua", "macro_f1")},
         "is_best": int(record.is_best),
         "seconds": f"{record.seconds:.2f}",
+        "waiting_share": f"{record.waiting_share:.4f}",
         "clips_per_s": f"{record.clips_per_s:.1f}",
     }

@@ -13,7 +13,7 @@ from ser_cli.data.batches import Batch
 from ser_cli.errors import SerError
 from ser_cli.losses import MultiLoss
 from ser_cli.models.classifier import EmotionClassifier
-from ser_cli.optimization import average_of, make_optimizer, make_schedule
+from ser_cli.optimization import average_of, learning_rate_factor, make_optimizer, set_learning_rates
 from ser_cli.recipe import OptimizerSettings
 
 GRADIENT = "gradient"
@@ -42,8 +42,6 @@ class Learner:
         criterion: MultiLoss,
         accelerator: Accelerator,
         settings: OptimizerSettings,
-        *,
-        steps_per_epoch: int,
         epochs: int,
         weight_average: float,
     ) -> None:
@@ -54,8 +52,7 @@ class Learner:
             criterion: on the same device; its centers are learnt too.
             accelerator: device and precision.
             settings: how weights move.
-            steps_per_epoch: of the schedule.
-            epochs: of the schedule.
+            epochs: of the schedule of the learning rates.
             weight_average: decay per step of the running average; 0 keeps none.
         """
         self.model = model
@@ -63,17 +60,16 @@ class Learner:
         self.accelerator = accelerator
         self.augmentation = torch.Generator()
         """Draws the encoder's augmentation of the features."""
-        self._gradient_clip = settings.gradient_clip
+        self._settings = settings
+        self._epochs = epochs
         optimizer = make_optimizer(model, criterion, settings)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._schedule = make_schedule(optimizer, settings, steps_per_epoch=steps_per_epoch, epochs=epochs)
         self._average = average_of(model, weight_average)
         self._optimizer: Any = accelerator.prepare(optimizer)
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the model, at the next step."""
-        return float(self._schedule.get_last_lr()[0])
+    def learning_rate_at(self, epochs_done: float) -> float:
+        """Of the model, after so many epochs, with fractions."""
+        return self._settings.learning_rate * learning_rate_factor(epochs_done, self._epochs, self._settings)
 
     @property
     def tested_model(self) -> EmotionClassifier:
@@ -92,8 +88,12 @@ class Learner:
         self.augmentation.manual_seed(seed)
         self.model.train()
 
-    def learn(self, batch: Batch) -> dict[str, float]:
+    def learn(self, batch: Batch, epochs_done: float) -> dict[str, float]:
         """One step: the weighted sum of the losses under `total`, and each loss unweighted.
+
+        Args:
+            batch: what is learnt.
+            epochs_done: before this step, with fractions; decides the learning rates.
 
         Raises:
             NotFiniteError: a loss or a gradient is NaN or infinite. The weights are those of the step before.
@@ -108,8 +108,8 @@ class Learner:
         read = torch.stack([v.detach().double() for v in (total, *losses.values(), norm)]).tolist()
         values = dict(zip(("total", *losses, GRADIENT), read, strict=True))
         self._require_finite(values, batch)
+        set_learning_rates(self._optimizer, epochs_done, self._epochs, self._settings)
         self._optimizer.step()
-        self._schedule.step()
         if self._average is not None:
             self._average.update_parameters(self.model)
         del values[GRADIENT]
@@ -124,8 +124,8 @@ class Learner:
         """Clip the model's gradients where the recipe says so; the norm of all gradients before that."""
         self.accelerator.unscale_gradients()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        if self._gradient_clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self._gradient_clip)
+        if self._settings.gradient_clip:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
         return norm
 
     def _require_finite(self, values: Mapping[str, float], batch: Batch) -> None:
@@ -169,7 +169,6 @@ class Learner:
             tensors["random.cuda"] = torch.cuda.get_rng_state(device)
         facts = {
             "groups": moments["param_groups"],
-            "schedule": {key: value for key, value in self._schedule.state_dict().items() if key != "lr_lambdas"},
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
         }
         return LearnerState(tensors, facts)
@@ -190,7 +189,6 @@ class Learner:
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
         self._optimizer.load_state_dict({"state": moments, "param_groups": facts["groups"]})
-        self._schedule.load_state_dict(facts["schedule"])
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         torch.set_rng_state(tensors["random.torch"])

@@ -16,8 +16,24 @@ class TrainingObserver(Protocol):
     def run_opened(self, finished: Sequence[int]) -> None:
         """The run folder is open; some of the wanted folds may be done already."""
 
-    def fold_taken(self, index: int) -> None:
+    def fold_taken(self, index: int, holder: str) -> None:
         """A fold is being trained by another process and is left to it."""
+
+    def lock_taken_over(self, index: int, holder: str) -> None:
+        """A fold was held by a process that is gone."""
+
+    def checkpoint_damaged(self, sentence: str) -> None:
+        """A checkpoint cannot be used; the one before it is tried."""
+
+    def fold_resumed(self, fold: "Fold", epoch: int, step: int) -> None:
+        """A fold goes on behind the step of an epoch at which it was left."""
+
+    def raise_if_stopped(self) -> None:
+        """Called wherever it is safe to leave.
+
+        Raises:
+            Stopped: a signal asked the process to end.
+        """
 
     def fold_started(self, fold: "Fold", epochs: int) -> None:
         """A fold begins."""

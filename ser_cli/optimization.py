@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ser_cli.recipe import OptimizerSettings
@@ -24,14 +23,21 @@ def make_optimizer(model: nn.Module, criterion: nn.Module, settings: OptimizerSe
         {"params": [p for p in trained if p.ndim <= 1], "lr": settings.learning_rate, "weight_decay": 0.0},
         {"params": list(criterion.parameters()), "lr": settings.center_learning_rate, "weight_decay": 0.0},
     ]
+    for group in groups:
+        group["initial_lr"] = group["lr"]
     return torch.optim.AdamW(groups)
 
 
-def make_schedule(
-    optimizer: torch.optim.Optimizer, settings: OptimizerSettings, *, steps_per_epoch: int, epochs: int
-) -> LambdaLR:
-    """The learning rates of every step."""
-    return LambdaLR(optimizer, lambda step: learning_rate_factor(step / steps_per_epoch, epochs, settings))
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, epochs_done: float, epochs: int, settings: OptimizerSettings
+) -> None:
+    """Set the learning rate of each group for the next step: its own, times `learning_rate_factor`.
+
+    A function of where training stands and of nothing else, so that nothing needs to be restored.
+    """
+    factor = learning_rate_factor(epochs_done, epochs, settings)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
 
 
 def learning_rate_factor(epochs_done: float, epochs: int, settings: OptimizerSettings) -> float:

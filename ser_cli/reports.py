@@ -1,6 +1,5 @@
 """Scores as tables for people and programs, and as a report with pictures."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 from ser_cli.breakdown import Breakdown
 from ser_cli.errors import CorpusError, RunError, UsageError, did_you_mean
 from ser_cli.evaluation import RATES, RunScores, read_history, tested_predictions
-from ser_cli.files import write_atomically
+from ser_cli.files import read_json_object, write_atomically
 from ser_cli.intervals import FEW_SPEAKERS
 from ser_cli.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
 from ser_cli.predictions import Prediction
-from ser_cli.runs import Run, RunIdentity, delete_report_folders, write_json
+from ser_cli.runs import REPORT_FOLDERS, Run, RunIdentity, delete_report_folders, write_json
 from ser_cli.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns
 
 HEADER = ("fold", "clips", "WA %", "UA %", "macro F1 %")
@@ -59,26 +58,46 @@ def write_report(run: Run, scores: RunScores) -> None:
     """Write `scores.json` and `report.md`, without pictures, into the run directory."""
     write_json(run.scores_path, scores.as_json())
     text = as_markdown_report(describe_run(run, scores, pictures=False))
-    write_atomically(run.folder / "report.md", text.encode())
+    write_atomically(run.folder / "report.md", _encoded(text))
 
 
 def write_files(folder: Path, report: Report, scores: dict[str, Any], *, pictures: bool = True) -> Path | None:
     """Write a report in all its forms; the page's path is returned, None without pictures."""
+    _require_own_folders(folder)
     write_json(folder / "scores.json", scores)
-    write_atomically(folder / "report.md", as_markdown_report(report).encode())
+    write_atomically(folder / "report.md", _encoded(as_markdown_report(report)))
     if pictures:
         delete_report_folders(folder)
     for table in report.tables:
         for ending, write in (("md", lambda t: as_markdown(t) + "\n"), ("tex", as_latex), ("csv", as_csv)):
-            write_atomically(folder / "tables" / f"{table.name}.{ending}", write(table).encode())
+            write_atomically(folder / "tables" / f"{table.name}.{ending}", _encoded(write(table)))
     if not pictures:
         return None
     for picture in report.pictures:
         write_atomically(folder / "figures" / f"{picture.name}.svg", picture.svg)
         write_atomically(folder / "figures" / f"{picture.name}.png", picture.png)
     page = folder / "report.html"
-    write_atomically(page, as_page(report).encode())
+    write_atomically(page, _encoded(as_page(report)))
     return page
+
+
+def _encoded(text: str) -> bytes:
+    """Names of folders may hold bytes that are no UTF-8; they are written as escapes, such as those of Python."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _require_own_folders(folder: Path) -> None:
+    """See that nothing is written or deleted elsewhere: a run folder that came from elsewhere may hold links.
+
+    Raises:
+        RunError: pictures or tables would go to where a link leads.
+    """
+    for name in REPORT_FOLDERS:
+        if (folder / name).is_symlink():
+            raise RunError(
+                f"{folder / name} is a link, and pictures and tables are written into the folder of the report alone\n"
+                f"  remove the link, or choose another folder with --output"
+            )
 
 
 def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence[str] = ()) -> Report:
@@ -95,6 +114,7 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
     """
     identity, breakdown = scores.identity, scores.breakdown
     warnings = [SELECTION_SENTENCES["test"]] if scores.selected_by == "test" else []
+    warnings += [f"Changed while the run went on: {change}." for change in scores.changes]
     if scores.missing_folds:
         missing = ", ".join(map(str, scores.missing_folds))
         warnings.append(f"Not done yet: fold {missing}; these figures cover the others.")
@@ -319,7 +339,7 @@ def labels_sentence(identity: RunIdentity) -> str:
 def _environment(run: Run) -> list[tuple[str, str]]:
     """What the run was made with, as far as that was recorded."""
     try:
-        told = json.loads(run.environment_path.read_text(encoding="utf-8"))
+        told = read_json_object(run.environment_path)
         facts = [("command", told["command"]), ("device", told["device"]), ("ser", told["ser"])]
         return [(name, str(value)) for name, value in [*facts, ("torch", told["packages"]["torch"])]]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,35 +1,43 @@
 """Train one fold: set up, learn epoch by epoch, judge each, test the chosen weights once."""
 
-import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-import torch
 from accelerate import Accelerator
+from torch import Tensor
 
+from ser_cli.checkpoint_times import CheckpointClock, Interval
 from ser_cli.checkpoints import hash_weights, save_model
-from ser_cli.data.batches import Batch, batch_bounds, training_batches
+from ser_cli.data.batches import BatchLoader
 from ser_cli.data.folds import Fold
-from ser_cli.data.mixup import MixPlan, plan_mixtures
 from ser_cli.data.store import PreparedCorpus
+from ser_cli.disk_space import require_space
+from ser_cli.errors import RunError, Stopped
 from ser_cli.history import EpochRecord, write_history
 from ser_cli.inference import predict_stored
-from ser_cli.learner import Learner, NotFiniteError
-from ser_cli.losses import LOSS_NAMES, LossWeights, MultiLoss, weights_from_measured
+from ser_cli.learner import NotFiniteError
+from ser_cli.losses import LossWeights
 from ser_cli.metrics import Scores, confusion_matrix, score
-from ser_cli.models.building import build_model
-from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.observers import TrainingObserver
 from ser_cli.predictions import Prediction, write_predictions
 from ser_cli.provenance import provenance_of
 from ser_cli.recipe import Recipe
+from ser_cli.resumption import KEPT, Checkpoint, CheckpointFolder, Progress, differences
 from ser_cli.runs import FoldFolder, Run
+from ser_cli.training_setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
 
-_INITIAL_WEIGHTS, _EPOCH, _CALIBRATION = range(3)
-"""What a derived seed is for; see `_seed`."""
+
+@dataclass(frozen=True)
+class Resuming:
+    """How a fold is kept against being stopped."""
+
+    interval: Interval
+    """Between checkpoints."""
+    made_with: dict[str, str]
+    """Recipe, corpus, versions and device of this process; a checkpoint that was made with others is refused."""
+    anyway: bool = False
+    """Go on from a checkpoint that was made with others."""
 
 
 def train_fold(
@@ -39,207 +47,259 @@ def train_fold(
     folder: FoldFolder,
     accelerator: Accelerator,
     observer: TrainingObserver,
+    resuming: Resuming,
 ) -> None:
     """Train, choose and test the model of one fold and write its folder, the done-marker last.
+
+    A fold that was stopped goes on at its last whole checkpoint, and ends as if it had never been: on a CPU with
+    the same bits.
 
     Args:
         corpus: where the clips are.
         fold: the sides; the test side is read once, after the epoch is chosen (but for `select = test`).
         recipe: what to train.
-        folder: where the results go.
+        folder: where the results go; held against other processes by the caller.
         accelerator: device and precision.
-        observer: told what happens.
+        observer: told what happens; its `raise_if_stopped` is called where it is safe to leave.
+        resuming: how often a checkpoint is written, and which one may be gone on from.
 
     Raises:
-        SerError: a loss or a gradient is no finite number.
+        SerError: a loss or a gradient is no finite number, or a checkpoint cannot be written. The last one is whole.
+        RunError: the checkpoint that is there was made with another recipe, corpus or version.
         EncoderError: pre-trained weights cannot be had.
+        Stopped: a signal came; a checkpoint was written.
     """
-    began = time.perf_counter()
-    learner = _set_up(corpus, fold, recipe, accelerator)
-    encoder_hash = hash_weights(learner.model.encoder)
-    observer.fold_started(fold, recipe.training.epochs)
-    observer.weights_chosen(learner.criterion.weights, recipe.losses.weighting == "auto")
-    records: list[EpochRecord] = []
-    chosen, chosen_weights = 0, learner.tested_weights()
-    best = (-math.inf, -math.inf)
-    for epoch in range(1, recipe.training.epochs + 1):
-        learning_rate = learner.learning_rate
-        total, losses, seconds = _train_epoch(learner, corpus, fold, recipe, epoch, observer)
-        selection = _judge(learner, corpus, fold, recipe)
-        standing = (math.inf, epoch) if selection is None else (selection.ua, selection.wa)
-        if standing > best:
-            best, chosen, chosen_weights = standing, epoch, learner.tested_weights()
-        record = EpochRecord(
-            epoch=epoch,
-            learning_rate=learning_rate,
-            total=total,
-            losses=losses,
-            selection=selection,
-            is_best=chosen == epoch,
-            seconds=seconds,
-            clips_per_s=len(fold.train) / seconds,
+    observer.raise_if_stopped()
+    checkpoints = CheckpointFolder(folder.checkpoints_path)
+    left = checkpoints.newest(observer.checkpoint_damaged)
+    if left is not None and not resuming.anyway:
+        _require_same(left, resuming, folder)
+    training = _FoldTraining(corpus, fold, recipe, folder, accelerator, observer, checkpoints, resuming)
+    training.begin(left)
+    try:
+        training.learn_all()
+        training.test()
+    except Stopped:
+        training.save_if_newer()
+        raise
+    checkpoints.clear()
+
+
+def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder) -> None:
+    different = differences(left.made_with, resuming.made_with)
+    if different:
+        raise RunError(
+            f"{folder.folder} was left at epoch {left.progress.epoch}, step {left.progress.step}, by a process that"
+            f" differs from this one\n  "
+            + "\n  ".join(different)
+            + "\n  go on all the same with --resume-anyway (the report will say so), or have the fold trained from its"
+            f" start: delete {folder.checkpoints_path}"
         )
-        records.append(record)
-        write_history(folder.history_path, records)
-        observer.epoch_done(record)
-    learner.tested_model.load_state_dict(chosen_weights)
-    facts = {"initial_encoder_sha256": encoder_hash, "seconds": round(time.perf_counter() - began, 1)}
-    scores = _test(learner, corpus, fold, recipe, folder, chosen, facts)
-    observer.fold_done(fold, scores, chosen)
 
 
-def _test(
-    learner: Learner,
-    corpus: PreparedCorpus,
-    fold: Fold,
-    recipe: Recipe,
-    folder: FoldFolder,
-    epoch: int,
-    facts: dict[str, Any],
-) -> Scores:
-    """Test the chosen weights and write model, predictions and, last, the done-marker."""
-    tested = learner.tested_model
-    predictions = predict_stored(tested, corpus, fold.test, fold.index, recipe.training.batch_size)
-    scores = _score(predictions, corpus.labels, fold.lacking)
-    provenance = provenance_of(corpus, fold, Run(folder.folder.parent).identity())
-    save_model(folder.folder, tested, learner.tested_weights(), corpus.labels, recipe, provenance)
-    write_predictions(folder.predictions_path, predictions, corpus.labels)
-    folder.finish(
-        {
-            "fold": fold.index,
-            "epoch": epoch,
-            "selected_by": recipe.selection.by,
-            "loss_weights": learner.criterion.weights.as_dict(),
-            "loss_weighting": recipe.losses.weighting,
-            "clips": {side: len(ids) for side, ids in fold.sides},
-            "parameters": sum(p.numel() for p in learner.model.parameters()),
-            "lacking": list(fold.lacking),
-            "scores": asdict(scores),
-            **facts,
-        }
-    )
-    return scores
+class _FoldTraining:
+    """One fold on its way: where the loop stands, and what it works on."""
 
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        fold: Fold,
+        recipe: Recipe,
+        folder: FoldFolder,
+        accelerator: Accelerator,
+        observer: TrainingObserver,
+        checkpoints: CheckpointFolder,
+        resuming: Resuming,
+    ) -> None:
+        self.corpus, self.fold, self.recipe, self.folder = corpus, fold, recipe, folder
+        self.accelerator, self.observer = accelerator, observer
+        self.checkpoints, self.resuming = checkpoints, resuming
+        self.progress = Progress()
+        self.chosen_weights: dict[str, Tensor] = {}
+        self.changes: tuple[str, ...] = ()
+        self.saved_steps = -1
+        self.began = time.perf_counter()
 
-def _set_up(corpus: PreparedCorpus, fold: Fold, recipe: Recipe, accelerator: Accelerator) -> Learner:
-    torch.manual_seed(_seed(recipe, fold, _INITIAL_WEIGHTS))
-    model = build_model(recipe, len(corpus.labels)).to(accelerator.device)
-    weights = LossWeights(recipe.losses.kl, recipe.losses.focal, recipe.losses.center, recipe.losses.supcon)
-    criterion = _criterion(recipe, weights, len(corpus.labels)).to(accelerator.device)
-    if recipe.losses.weighting == "auto":
-        measured = _measure_losses(model, criterion, corpus, fold, recipe, accelerator)
-        criterion = _criterion(recipe, weights_from_measured(weights, measured), len(corpus.labels))
-        criterion = criterion.to(accelerator.device)
-    return Learner(
-        model,
-        criterion,
-        accelerator,
-        recipe.optimizer,
-        steps_per_epoch=len(batch_bounds(len(fold.train), recipe.training.batch_size)),
-        epochs=recipe.training.epochs,
-        weight_average=recipe.training.weight_average,
-    )
+    def begin(self, left: Checkpoint | None) -> None:
+        """Build the learner; where a checkpoint was left, go on from it."""
+        weights = LossWeights(**left.learner.facts["loss_weights"]) if left else None
+        self.learner = set_up_learner(self.corpus, self.fold, self.recipe, self.accelerator, weights)
+        self.encoder_hash = hash_weights(self.learner.model.encoder)
+        self.observer.fold_started(self.fold, self.recipe.training.epochs)
+        self.observer.weights_chosen(self.learner.criterion.weights, self.recipe.losses.weighting == "auto")
+        if left is not None:
+            self._restore(left)
+        size = self.checkpoints.bytes_of(self._checkpoint())
+        require_space(self.folder.folder, size, KEPT + 1)
+        self.clock = CheckpointClock(self.resuming.interval, size)
 
-
-def _criterion(recipe: Recipe, weights: LossWeights, num_classes: int) -> MultiLoss:
-    return MultiLoss(
-        num_classes,
-        weights,
-        focal_gamma=recipe.losses.focal_gamma,
-        temperature=recipe.losses.temperature,
-        projection_dim=recipe.losses.projection_dim,
-    )
-
-
-def _train_epoch(
-    learner: Learner, corpus: PreparedCorpus, fold: Fold, recipe: Recipe, epoch: int, observer: TrainingObserver
-) -> tuple[float, dict[str, float], float]:
-    """One pass over the training side: weighted sum and each loss as means over the steps, and seconds."""
-    began = time.perf_counter()
-    seed = _seed(recipe, fold, _EPOCH, epoch)
-    learner.begin_epoch(seed)
-    sums: dict[str, float] = dict.fromkeys(("total", *LOSS_NAMES), 0.0)
-    steps, steps_per_epoch = 0, len(batch_bounds(len(fold.train), recipe.training.batch_size))
-    for batch in _epoch_batches(corpus, fold, recipe, seed):
+    def _restore(self, left: Checkpoint) -> None:
         try:
-            values = learner.learn(batch)
-        except NotFiniteError as error:
-            raise _numbers_went_wrong(fold, epoch, steps + 1, error) from None
-        for name, value in values.items():
-            sums[name] += value
-        steps += 1
-        observer.step_done(steps, steps_per_epoch)
-    means = {name: value / steps for name, value in sums.items()}
-    total_mean = means.pop("total")
-    kept = {name: means[name] for name, weight in learner.criterion.weights.as_dict().items() if weight}
-    return total_mean, kept, time.perf_counter() - began
+            self.learner.restore(left.learner)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self.folder.folder}: its checkpoint is of another model ({str(error).splitlines()[0]})\n"
+                f"  have the fold trained from its start: delete {self.folder.checkpoints_path}"
+            ) from error
+        self.progress = replace(left.progress, stops=left.progress.stops + 1)
+        self.chosen_weights = left.chosen_weights
+        self.saved_steps = left.progress.steps_done
+        self.changes = left.changes + tuple(differences(left.made_with, self.resuming.made_with))
+        self.observer.fold_resumed(self.fold, self.progress.epoch, self.progress.step)
+
+    def learn_all(self) -> None:
+        """Learn and judge every epoch that is left."""
+        while self.progress.epoch <= self.recipe.training.epochs and not self._runs_out_of_patience():
+            self._learn_epoch()
+            self._close_epoch(self._judge())
+
+    def _runs_out_of_patience(self) -> bool:
+        patience = self.recipe.selection.patience
+        return bool(patience) and self.progress.epoch - 1 - self.progress.chosen >= patience
+
+    def _learn_epoch(self) -> None:
+        """The steps that are left of the running epoch."""
+        epoch, first = self.progress.epoch, self.progress.step
+        seed = derive_seed(self.recipe, self.fold, EPOCH, epoch)
+        plan = plan_training_epoch(self.corpus, self.fold, self.recipe, seed)
+        if first == 0:
+            self.learner.begin_epoch(seed)
+            rate = self.learner.learning_rate_at(epoch - 1)
+            self.progress = replace(self.progress, learning_rate=rate, sums={}, seconds=0.0, waited_s=0.0)
+        self.learner.model.train()
+        on_gpu = self.accelerator.device.type == "cuda"
+        loader = BatchLoader(self.corpus, plan[first:], pin_memory=on_gpu)
+        waited_before = self.progress.waited_s
+        before = time.perf_counter()
+        for batch in loader:
+            step = self.progress.step + 1
+            try:
+                values = self.learner.learn(batch, ((epoch - 1) * len(plan) + step - 1) / len(plan))
+            except NotFiniteError as error:
+                raise _numbers_went_wrong(self.fold, epoch, step, error) from None
+            now = time.perf_counter()
+            done = self.progress
+            self.progress = replace(
+                done,
+                step=step,
+                steps_done=done.steps_done + 1,
+                sums={name: done.sums.get(name, 0.0) + value for name, value in values.items()},
+                seconds=done.seconds + now - before,
+                waited_s=waited_before + loader.waited_s,
+            )
+            self.observer.step_done(step, len(plan))
+            if self.clock.is_due():
+                self._save()
+            before = time.perf_counter()  # saving is no training
+            self.observer.raise_if_stopped()
+
+    def _judge(self) -> Scores | None:
+        """Scores on the side that chooses the epoch."""
+        by = self.recipe.selection.by
+        ids = {"validation": self.fold.validation, "test": self.fold.test, "last": ()}[by]
+        if not ids:
+            return None
+        return self._score(self._predict(ids), self.fold.lacking if by == "test" else ())
+
+    def _close_epoch(self, selection: Scores | None) -> None:
+        """Record the epoch, keep its weights if it is the best, and stand at the start of the next."""
+        done = self.progress
+        means = {name: value / done.step for name, value in done.sums.items()}
+        standing = (float(done.epoch), 0.0) if selection is None else (selection.ua, selection.wa)
+        is_best = standing > done.best
+        if is_best:
+            self.chosen_weights = self.learner.tested_weights()
+        record = EpochRecord(
+            epoch=done.epoch,
+            learning_rate=done.learning_rate,
+            total=means.pop("total"),
+            losses=means,
+            selection=selection,
+            is_best=is_best,
+            seconds=done.seconds,
+            waiting_share=done.waited_s / done.seconds,
+            clips_per_s=len(self.fold.train) / done.seconds,
+        )
+        self.progress = replace(
+            done,
+            epoch=done.epoch + 1,
+            step=0,
+            records=(*done.records, record),
+            best=max(standing, done.best),
+            chosen=done.epoch if is_best else done.chosen,
+        )
+        write_history(self.folder.history_path, self.progress.records)
+        self.observer.epoch_done(record)
+
+    def test(self) -> None:
+        """Test the chosen weights and write model, predictions and, last, the done-marker."""
+        tested = self.learner.tested_model
+        tested.load_state_dict(self.chosen_weights)
+        predictions = self._predict(self.fold.test)
+        scores = self._score(predictions, self.fold.lacking)
+        provenance = provenance_of(self.corpus, self.fold, Run(self.folder.folder.parent).identity())
+        save_model(self.folder.folder, tested, self.chosen_weights, self.corpus.labels, self.recipe, provenance)
+        write_predictions(self.folder.predictions_path, predictions, self.corpus.labels)
+        seconds = self.progress.seconds_before + time.perf_counter() - self.began
+        self.folder.finish(
+            {
+                "fold": self.fold.index,
+                "epoch": self.progress.chosen,
+                "selected_by": self.recipe.selection.by,
+                "loss_weights": self.learner.criterion.weights.as_dict(),
+                "loss_weighting": self.recipe.losses.weighting,
+                "clips": {side: len(ids) for side, ids in self.fold.sides},
+                "parameters": sum(p.numel() for p in self.learner.model.parameters()),
+                "lacking": list(self.fold.lacking),
+                "scores": asdict(scores),
+                "initial_encoder_sha256": self.encoder_hash,
+                "stops": self.progress.stops,
+                "changes": list(self.changes),
+                "seconds": round(seconds, 1),
+            }
+        )
+        self.observer.fold_done(self.fold, scores, self.progress.chosen)
+
+    def _predict(self, ids: Sequence[str]) -> tuple[Prediction, ...]:
+        settings = self.recipe.training
+        return predict_stored(
+            self.learner.tested_model,
+            self.corpus,
+            ids,
+            self.fold.index,
+            settings.batch_size,
+            max_clip_s=settings.max_clip_s,
+            max_batch_s=settings.max_batch_s,
+            progress=lambda done: self.observer.raise_if_stopped(),
+        )
+
+    def _score(self, predictions: Sequence[Prediction], lacking: Sequence[str]) -> Scores:
+        labels = self.corpus.labels
+        truth, predicted = [p.truth for p in predictions], [p.predicted for p in predictions]
+        return score(confusion_matrix(truth, predicted, labels), labels, lacking)
+
+    def save_if_newer(self) -> None:
+        """Write a checkpoint unless the last one stands where the loop does, or nothing was learnt yet."""
+        if self.progress.steps_done > max(self.saved_steps, 0):
+            self._save()
+
+    def _save(self) -> None:
+        began = time.perf_counter()
+        self.checkpoints.save(self._checkpoint())
+        self.saved_steps = self.progress.steps_done
+        self.clock.saved(time.perf_counter() - began)
+
+    def _checkpoint(self) -> Checkpoint:
+        spent = self.progress.seconds_before + time.perf_counter() - self.began
+        learner = self.learner.state()
+        learner.facts["loss_weights"] = self.learner.criterion.weights.as_dict()
+        progress = replace(self.progress, seconds_before=spent)
+        return Checkpoint(progress, learner, self.chosen_weights, self.resuming.made_with, self.changes)
 
 
 def _numbers_went_wrong(fold: Fold, epoch: int, step: int, error: NotFiniteError) -> NotFiniteError:
     return NotFiniteError(
         f"fold {fold.index}, epoch {epoch}, step {step}: {error}\n"
-        f"  lower the learning rate (--set optimizer.learning_rate=…) or look at these clips"
+        f"  the last checkpoint is from before it; lower the learning rate (--set optimizer.learning_rate=…)"
+        f" or look at these clips"
     )
-
-
-def _epoch_batches(corpus: PreparedCorpus, fold: Fold, recipe: Recipe, seed: int) -> Iterator[Batch]:
-    """The training side in a new order, mixed anew."""
-    rng = np.random.default_rng(seed)
-    ids = [fold.train[position] for position in rng.permutation(len(fold.train))]
-    plans: Sequence[MixPlan | None] = [None] * len(ids)
-    settings = recipe.mixup
-    if settings.method != "none":
-        plans = plan_mixtures(
-            ids,
-            fold.train,
-            corpus.length,
-            rng,
-            method=settings.method,
-            share=settings.share,
-            snr_range_db=(settings.snr_min_db, settings.snr_max_db),
-            max_overlap=settings.max_overlap,
-            lam_lambda=settings.lam_lambda,
-            mixup_alpha=settings.mixup_alpha,
-        )
-    return training_batches(corpus, ids, plans, recipe.training.batch_size)
-
-
-@torch.no_grad()
-def _measure_losses(
-    model: EmotionClassifier,
-    criterion: MultiLoss,
-    corpus: PreparedCorpus,
-    fold: Fold,
-    recipe: Recipe,
-    accelerator: Accelerator,
-) -> list[dict[str, float]]:
-    """Each loss on a few training batches, before anything is learnt."""
-    model.eval()
-    measured = []
-    for batch in _epoch_batches(corpus, fold, recipe, _seed(recipe, fold, _CALIBRATION)):
-        batch = batch.to(accelerator.device)  # noqa: PLW2901
-        with accelerator.autocast():
-            output = model(batch.waveforms, batch.lengths)
-        measured.append({name: float(value) for name, value in criterion.each(output, batch.targets).items()})
-        if len(measured) == recipe.losses.calibration_batches:
-            break
-    return measured
-
-
-def _judge(learner: Learner, corpus: PreparedCorpus, fold: Fold, recipe: Recipe) -> Scores | None:
-    """Scores on the side that chooses the epoch."""
-    ids = {"validation": fold.validation, "test": fold.test, "last": ()}[recipe.selection.by]
-    if not ids:
-        return None
-    predictions = predict_stored(learner.tested_model, corpus, ids, fold.index, recipe.training.batch_size)
-    return _score(predictions, corpus.labels, fold.lacking if recipe.selection.by == "test" else ())
-
-
-def _score(predictions: Sequence[Prediction], labels: Sequence[str], lacking: Sequence[str]) -> Scores:
-    confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
-    return score(confusion, labels, lacking)
-
-
-def _seed(recipe: Recipe, fold: Fold, purpose: int, epoch: int = 0) -> int:
-    """A seed of its own for each fold, purpose and epoch, so that nothing depends on what ran before."""
-    return int(np.random.SeedSequence([recipe.seed, fold.index, purpose, epoch]).generate_state(1)[0])

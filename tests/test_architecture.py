@@ -19,7 +19,7 @@ WORKFLOWS |= {
     "evaluation",
     "reports",
 }
-WORKFLOWS |= {"prediction", "exporting"}
+WORKFLOWS |= {"prediction", "exporting", "training_setup"}
 WORKFLOWS |= {"comparison", "cross_corpus"}
 LIGHT = [
     "cli",
@@ -39,6 +39,7 @@ LIGHT += ["commands.predict", "recordings", "answers", "provenance", "data.strea
 LIGHT += ["breakdown", "intervals", "embeddings", "tables", "pages", "comparison", "cross_corpus"]
 LIGHT += ["commands.evaluate"]
 LIGHT += ["data.manifest", "data.selection", "data.protocols", "data.folds", "data.store", "data.audio"]
+LIGHT += ["data.batch_plans", "locks", "history", "checkpoint_times", "disk_space", "observers", "commands.train"]
 
 
 def imported_by(path: Path) -> set[str]:

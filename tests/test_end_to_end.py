@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from filelock import FileLock
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
@@ -170,15 +169,6 @@ def test_two_runs_with_one_seed_are_identical(ser, tones, trained):
             Path(f"run/fold-{fold}/predictions.csv").read_text()
             == Path(f"again/fold-{fold}/predictions.csv").read_text()
         )
-
-
-def test_a_fold_that_another_process_trains_is_left_to_it(ser, tones, trained):
-    Path("run/fold-1/done.json").unlink()
-    with FileLock("run/.fold-1.lock"):
-        result = ser("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "run")
-    assert result.exit_code == 0
-    assert "fold 1/2 is being trained by another process and is left to it" in result.stderr
-    assert not Path("run/fold-1/done.json").exists()
 
 
 def test_what_a_stopped_process_left_out_is_written_by_the_next(ser, tones, trained):

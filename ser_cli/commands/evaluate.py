@@ -114,6 +114,8 @@ def _evaluate_run(
         console.insist(SELECTION_SENTENCES["test"])
     else:
         console.say(SELECTION_SENTENCES[scores.selected_by])
+    for change in scores.changes:
+        console.insist(f"changed while the run went on: {change}")
     if scores.missing_folds:
         console.warn(f"not done yet: fold {', '.join(map(str, scores.missing_folds))}; the figures cover the others")
     _write_run_report(console, opened, scores, output, clips, figures=figures)

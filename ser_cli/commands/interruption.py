@@ -1,4 +1,4 @@
-"""Ctrl-C while training: the running step is finished, then the command leaves; a second one leaves at once.
+"""Signals while training: the running step is finished and a checkpoint written; a second Ctrl-C leaves at once.
 
 Python raises `KeyboardInterrupt` wherever it happens to be, and where that is a finaliser or a callback from C it
 is printed and lost. A flag that is looked at after each step is never lost.
@@ -10,26 +10,34 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ser_cli.console import print_error
+from ser_cli.errors import Stopped
+
+NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}
+"""What a person is told; schedulers send the last two before they take the machine away. Windows lacks SIGUSR1."""
 
 
 @contextmanager
 def finishing_steps() -> Iterator[Callable[[], None]]:
-    """Catch Ctrl-C inside the block; gives a function that raises `KeyboardInterrupt` if there was one."""
-    pressed = False
+    """Catch signals inside the block; gives a function that raises `Stopped` if one came."""
+    came: int | None = None
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+        nonlocal came
+        if came is not None and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        pressed = True
-        print_error("Ctrl-C: finishing the step that runs; press it again to leave at once")
+        if came is None:
+            again = "; press it again to leave at once" if number == signal.SIGINT else ""
+            print_error(f"{NAMES[signal.Signals(number).name]}: finishing the step that runs{again}")
+        came = number
 
-    def raise_if_pressed() -> None:
-        if pressed:
-            raise KeyboardInterrupt
+    def raise_if_stopped() -> None:
+        if came is not None:
+            raise Stopped(came)
 
-    previous = signal.signal(signal.SIGINT, note)
+    caught = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    previous = {number: signal.signal(number, note) for number in caught}
     try:
-        yield raise_if_pressed
+        yield raise_if_stopped
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

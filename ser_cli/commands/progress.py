@@ -36,7 +36,7 @@ class TrainingView:
     """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
 
     def __init__(
-        self, console: Console, folds: int, wanted: int, epochs: int, raise_if_interrupted: Callable[[], None]
+        self, console: Console, folds: int, wanted: int, epochs: int, raise_if_stopped: Callable[[], None]
     ) -> None:
         """Prepare to show a cross-validation.
 
@@ -45,10 +45,10 @@ class TrainingView:
             folds: of the protocol.
             wanted: folds to be trained now.
             epochs: of each.
-            raise_if_interrupted: called between steps.
+            raise_if_stopped: called wherever it is safe to leave.
         """
         self._console = console
-        self._raise_if_interrupted = raise_if_interrupted
+        self._raise_if_stopped = raise_if_stopped
         self._folds = folds
         self._epochs = epochs
         self._epochs_left = epochs * wanted
@@ -63,14 +63,32 @@ class TrainingView:
         if finished:
             self._console.say(f"done already: fold {', '.join(map(str, finished))}")
 
-    def fold_taken(self, index: int) -> None:
+    def fold_taken(self, index: int, holder: str) -> None:
         """Say that another process is at a fold."""
         self._epochs_left -= self._epochs
-        self._console.warn(f"fold {index}/{self._folds} is being trained by another process and is left to it")
+        self._console.warn(f"fold {index}/{self._folds} is being trained by {holder}, and is left to it")
+
+    def lock_taken_over(self, index: int, holder: str) -> None:
+        """Say that a process died at a fold."""
+        self._console.say(f"fold {index}/{self._folds} was held by {holder}, which is gone; it is taken over")
+
+    def checkpoint_damaged(self, sentence: str) -> None:
+        """Say which checkpoint is not used."""
+        self._console.warn(sentence)
+
+    def fold_resumed(self, fold: "Fold", epoch: int, step: int) -> None:
+        """Say where a fold goes on."""
+        self._epochs_left -= epoch - 1
+        self._console.say(
+            f"fold {fold.index}/{self._folds} goes on from its checkpoint: epoch {epoch}, after step {step}"
+        )
+
+    def raise_if_stopped(self) -> None:
+        """Leave here where a signal came."""
+        self._raise_if_stopped()
 
     def fold_started(self, fold: "Fold", epochs: int) -> None:
         """Say who is trained on and who is tested."""
-        self._raise_if_interrupted()
         self._fold, self._epochs = fold.index, epochs
         sides = ", ".join(f"{side} {count_of(len(ids), 'clip')}" for side, ids in fold.sides if ids)
         self._console.say(f"fold {fold.index}/{self._folds}: {sides}")
@@ -82,8 +100,7 @@ class TrainingView:
         self._console.say(f"  loss weights, {origin}: {shown}")
 
     def step_done(self, step: int, steps: int) -> None:
-        """Move the bar of the running epoch; leave here where the person pressed Ctrl-C."""
-        self._raise_if_interrupted()
+        """Move the bar of the running epoch."""
         if not self._console.draws_bars:
             return
         if self._bar is None:
@@ -94,7 +111,6 @@ class TrainingView:
 
     def epoch_done(self, record: "EpochRecord") -> None:
         """Say what one epoch came to, and how long the rest will take."""
-        self._raise_if_interrupted()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -118,8 +134,8 @@ class TrainingView:
         )
 
     def embedding(self, fold: "Fold", done: int, total: int) -> None:
-        """Say that embeddings are being made; leave here where the person pressed Ctrl-C."""
-        self._raise_if_interrupted()
+        """Say that embeddings are being made; leave here where a signal came."""
+        self._raise_if_stopped()
         if not done:
             self._console.say(f"fold {fold.index}/{self._folds}: embeddings of {count_of(total, 'clip')}")
 

@@ -10,7 +10,7 @@ from ser_cli.commands import completion, options
 from ser_cli.commands.interruption import finishing_steps
 from ser_cli.commands.progress import TrainingView, counting_bar
 from ser_cli.console import Console
-from ser_cli.errors import count_of
+from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from ser_cli.cross_validation import Plan
@@ -107,6 +107,26 @@ def train(
         bool,
         typer.Option("--embeddings", help="Store embeddings and frame attention too, for the pictures of `evaluate`."),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in the output folder, as the plain command does too; starts one if none is there.",
+        ),
+    ] = False,
+    resume_anyway: Annotated[
+        bool,
+        typer.Option(
+            "--resume-anyway", help="Go on with it although recipe, corpus or versions have changed; reports say so."
+        ),
+    ] = False,
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|200steps|10m",
+            help="How often each fold is saved (auto: within 10 minutes, at most 2 % of the time).",
+        ),
+    ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Delete another run that lies in the output folder.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -115,12 +135,17 @@ def train(
 ) -> None:
     """Train and test one model per fold; no speaker is ever on both sides.
 
-    Prints the run folder. The same command again trains the folds that are not done; folds may be trained by
-    several processes at once with --fold.
+    Prints the run folder. The same command again goes on where the last one was stopped, and ends with the same
+    result; folds may be trained by several processes at once with --fold. SIGTERM, SIGUSR1 and Ctrl-C write a
+    checkpoint first.
     """
+    from ser_cli.checkpoint_times import parse_interval
     from ser_cli.recipe import default_recipe, load_recipe
 
     console = Console(quiet, verbose)
+    interval = parse_interval(checkpoint_every)
+    if force and (resume or resume_anyway):
+        raise UsageError("--force deletes the run that --resume would go on with; give one of them")
     name = recipe or default_recipe(dataset or "", encoder)
     resolved = load_recipe(
         name,
@@ -163,9 +188,20 @@ def train(
         _describe(console, plan, folder)
         return
     _say_plan(console, plan, folder, was_default=output is None)
-    with finishing_steps() as raise_if_interrupted:
-        view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, raise_if_interrupted)
-        run = cross_validate(plan, folder, device, view, force=force, embeddings=embeddings)
+    if resume and not (folder / "run.json").is_file():
+        console.say(f"--resume: {folder} holds no run yet; it starts now")
+    with finishing_steps() as raise_if_stopped:
+        view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, raise_if_stopped)
+        run = cross_validate(
+            plan,
+            folder,
+            device,
+            view,
+            interval=interval,
+            changed_anyway=resume_anyway,
+            force=force,
+            embeddings=embeddings,
+        )
     _say_scores(console, run)
     if json:
         from ser_cli.evaluation import evaluate_run

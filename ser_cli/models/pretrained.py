@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import EncoderError, count_of
+from ser_cli.models.folders import (
+    refuse_pickle_on_hub,
+    require_harmless_config,
+    require_harmless_folder,
+    require_harmless_on_hub,
+)
 
 # WavLM hands a float position bias and a boolean padding mask to the same attention; both are meant.
 warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
@@ -42,6 +48,15 @@ class PretrainedEncoder(nn.Module):
         return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @property
+    def _samples_of_a_frame(self) -> int:
+        """Under the convolutions before the first frame."""
+        config: Any = self.model.config
+        samples = 1
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    @property
     def exact_under_padding(self) -> bool:
         """Whether a clip in a padded batch gives what it gives alone."""
         return bool(self.uses_attention_mask)
@@ -59,11 +74,15 @@ class PretrainedEncoder(nn.Module):
         mask = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.unsqueeze(1)
         if self.feature_extractor.do_normalize:
             waveforms = _normalize(waveforms, mask)
+        lengths = lengths.clamp(min=self._samples_of_a_frame)  # a clip that gives no frame counts with its silence
+        if not torch.compiler.is_exporting() and waveforms.shape[1] < self._samples_of_a_frame:
+            waveforms = F.pad(waveforms, (0, self._samples_of_a_frame - waveforms.shape[1]))
+        mask = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.unsqueeze(1)
         attention_mask = mask.long() if self.uses_attention_mask else None
         frame_lengths = self.model._get_feat_extract_output_lengths(lengths).long()  # type: ignore[operator]
         masking = {}
-        longest = int(frame_lengths.max())
-        if self.training and longest < self.model.config.mask_time_length:  # type: ignore[union-attr, operator]
+        # Only training asks for a number of the batch, which a graph that is exported cannot tell.
+        if self.training and (longest := int(frame_lengths.max())) < self.model.config.mask_time_length:  # type: ignore[union-attr, operator]
             # transformers refuses to draw a mask longer than the batch; such short clips go unmasked.
             masking["mask_time_indices"] = torch.zeros(
                 len(waveforms), longest, dtype=torch.bool, device=waveforms.device
@@ -86,15 +105,27 @@ def load_pretrained(name: str) -> PretrainedEncoder:
     _quieten_off_a_terminal()
     _refuse_wrong_folder(name)
     try:
-        if not Path(name).is_dir():
+        if Path(name).is_dir():
+            require_harmless_folder(name)
+        else:
             _require_on_hub(name)
+            require_harmless_on_hub(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         _require_speech_encoder(name, config)
         feature_extractor = _load_feature_extractor(name)
         model, report = AutoModel.from_pretrained(
-            name, config=config, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+            name,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except EncoderError:
+        raise
+    except Exception as error:  # transformers raises nearly anything at values that it does not expect
+        if not Path(name).is_dir():
+            refuse_pickle_on_hub(name)
         raise _cannot_load(name, error) from error
     missing = sorted(set(report["missing_keys"]) - OPTIONAL_WEIGHTS)
     if missing:
@@ -102,7 +133,7 @@ def load_pretrained(name: str) -> PretrainedEncoder:
             f"encoder {name}: {count_of(len(missing), 'weight')} that its configuration names are missing, such as"
             f" {missing[0]}\n  the folder or repository is incomplete: download or save it again"
         )
-    return PretrainedEncoder(model, feature_extractor)
+    return PretrainedEncoder(_streamed(model), feature_extractor)
 
 
 def describe_pretrained(encoder: PretrainedEncoder) -> dict[str, Any]:
@@ -112,17 +143,31 @@ def describe_pretrained(encoder: PretrainedEncoder) -> dict[str, Any]:
 
 
 def restore_pretrained(description: dict[str, Any]) -> PretrainedEncoder:
-    """An encoder with random weights, of the shape that `describe_pretrained` told; needs no network."""
+    """An encoder with random weights, of the shape that `describe_pretrained` told; needs no network.
+
+    Raises:
+        EncoderError: the description asks for more than a model of the library.
+    """
     from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
     values = dict(description["config"])
+    require_harmless_config("the encoder's configuration", values)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     return PretrainedEncoder(
-        AutoModel.from_config(config, trust_remote_code=False),
+        _streamed(AutoModel.from_config(config, trust_remote_code=False)),
         Wav2Vec2FeatureExtractor(
             **{k: v for k, v in description["feature_extractor"].items() if not k.endswith("_type")}
         ),
     )
+
+
+def _streamed(model: nn.Module) -> nn.Module:
+    """The same model, WavLM with an attention that needs less time and memory; for its kin the library has one."""
+    if model.config.model_type == "wavlm":  # type: ignore[union-attr]
+        from ser_cli.models.wavlm_attention import stream_attention
+
+        stream_attention(model)
+    return model
 
 
 def _normalize(waveforms: Tensor, mask: Tensor) -> Tensor:

@@ -233,3 +233,15 @@ def test_a_damaged_folder_is_refused_with_advice(damage, tmp_path):
     message = message_of(folder)
     assert message.startswith(f"encoder {folder}: no usable configuration and weights were found in that folder (")
     assert message.endswith(f")\n{ADVICE}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_too_short_for_a_frame_counts_with_the_silence_behind_it(kind, tmp_path):
+    encoder = load_pretrained(str(save_tiny_speech_encoder(tmp_path / kind, kind))).eval()
+    click = torch.tensor([0.25])
+    alone, lengths = encoder(*padded([click]))
+    assert lengths.tolist() == [1]
+    assert alone.isfinite().all()
+    beside, lengths = encoder(*padded([some_clips()[0], click]))
+    assert lengths[1] == 1
+    torch.testing.assert_close(beside[1, :1], alone[0], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,58 @@
+"""Whether a disk can hold what a training is going to write, found before it starts."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ser_cli.errors import RunError
+
+SPARE_BYTES = 16 << 20
+"""For everything beside weights: tables, logs, reports."""
+
+
+def require_space(folder: Path, largest_file: int, files: int) -> None:
+    """Find out whether a folder can be written to and has room.
+
+    Args:
+        folder: is made where it does not exist.
+        largest_file: bytes of the largest file.
+        files: how many of that size lie there at once.
+
+    Raises:
+        RunError: it cannot be written to, its disk has too little space, or files may not become that large.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written to ({error.strerror or error})\n  choose another folder with --output"
+        ) from error
+    limit = _file_size_limit()
+    if limit is not None and largest_file > limit:
+        raise RunError(
+            f"{folder}: a checkpoint takes {_megabytes(largest_file)}, and this process may write files of at most"
+            f" {_megabytes(limit)}\n  raise the limit (ulimit -f), or take a smaller encoder"
+        )
+    needed = largest_file * files + SPARE_BYTES
+    if free < needed:
+        raise RunError(
+            f"{folder}: training needs {_megabytes(needed)} for checkpoints and the model, and its disk has"
+            f" {_megabytes(free)} free\n  free space, or choose a folder on another disk with --output"
+        )
+
+
+def _file_size_limit() -> int | None:
+    if os.name != "posix":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e6:.3f} MB"
