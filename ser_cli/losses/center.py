@@ -3,13 +3,16 @@
 import torch
 from torch import Tensor, nn
 
+from ser_cli.losses.global_batch import whole_batch
+
 
 def center_loss(projections: Tensor, targets: Tensor, centers: Tensor) -> Tensor:
     """Mean squared distance to the center of the dominant class, eq. 8 (Wen et al. 2016).
 
     L = 1/B sum_b || z_b - c_{y_b} ||^2, where y_b is the dominant class of the soft label. Wen et al. halve it
     and move the centers by a rule of their own; the multi-loss paper does neither and learns the centers by
-    gradient with a learning rate of their own.
+    gradient with a learning rate of their own. With several processes the batch is that of all of them, see
+    `whole_batch`, and the centers have its whole gradient in each process.
 
     Args:
         projections: (batch, dim), z.
@@ -19,6 +22,7 @@ def center_loss(projections: Tensor, targets: Tensor, centers: Tensor) -> Tensor
     Returns:
         () at least 0.
     """
+    projections, targets = whole_batch(projections, targets)
     return (projections - centers[targets.argmax(dim=-1)]).square().sum(dim=-1).mean()
 
 

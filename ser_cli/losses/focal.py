@@ -3,11 +3,14 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ser_cli.losses.global_batch import whole_batch
+
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     """Cross-entropy that turns away from what is classified well, eq. 7 (Lin et al. 2017).
 
-    L = -sum_c y_c (1 - p_c)^gamma log p_c, mean over the batch, with p = softmax(logits).
+    L = -sum_c y_c (1 - p_c)^gamma log p_c, mean over the batch, with p = softmax(logits). With several processes
+    the batch is that of all of them, see `whole_batch`.
 
     Args:
         logits: (batch, classes).
@@ -18,6 +21,7 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     Returns:
         () at least 0.
     """
+    logits, targets = whole_batch(logits, targets)
     log_probabilities = F.log_softmax(logits, dim=-1)
     # 1 - p as -expm1(log p) keeps digits that 1 - exp(log p) loses where p is near 1.
     remainder = -log_probabilities.expm1()

@@ -19,12 +19,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ser_cli.processes import number_of_processes
+
 Item = TypeVar("Item")
-
-
-def number_of_processes() -> int:
-    """1 where torch.distributed is not set up."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def whole_batch(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -57,7 +54,7 @@ def sum_over_processes(share: Tensor) -> Tensor:
 
 
 def log_sum_over_processes(log_share: Tensor) -> Tensor:
-    """log sum exp of what each process has; -inf is a share of nothing."""
+    """Logarithm of the sum of exp of what each process has; -inf is a share of nothing."""
     if number_of_processes() == 1:
         return log_share
     return torch.stack(_of_all(log_share)).logsumexp(dim=0)

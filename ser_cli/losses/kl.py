@@ -3,12 +3,14 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ser_cli.losses.global_batch import whole_batch
+
 
 def kl_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """KL divergence of the predicted distribution from the soft label, eq. 6 of the multi-loss paper.
 
     L = sum_c y_c log(y_c / p_c), mean over the batch, with p = softmax(logits) and 0 log 0 = 0. For a one-hot
-    label this is cross-entropy.
+    label this is cross-entropy. With several processes the batch is that of all of them, see `whole_batch`.
 
     Args:
         logits: (batch, classes).
@@ -17,6 +19,7 @@ def kl_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         () at least 0.
     """
+    logits, targets = whole_batch(logits, targets)
     return F.kl_div(F.log_softmax(logits, dim=-1), targets, reduction="batchmean")
 
 

@@ -1,5 +1,7 @@
 """Supervised contrastive loss over all frames of a batch, in memory linear in their number."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -7,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-BLOCK_FRAMES = 1024
-"""Anchors whose similarities to all frames are in memory together."""
+from ser_cli.losses.global_batch import whole_batch
+from ser_cli.losses.log_denominators import gradient_of_log_denominators, log_denominators
 
 
 def broadcast_context(frames: Tensor, mask: Tensor) -> Tensor:
@@ -38,9 +40,11 @@ def frame_supcon_loss(frames: Tensor, classes: Tensor, mask: Tensor, temperature
     not say so, but its temperature has no scale otherwise. A frame without a positive adds nothing (N still
     counts it).
 
-    The sum over positives needs only the sum of each class's frames, since
-    sum_{j in P(i)} h_i.h_j = h_i.(S_class(i) - h_i); the denominators are streamed in blocks and computed again
-    in the backward pass, so no N x N tensor exists and memory grows with N.
+    The sum over positives needs only the sum S_c of each class's n_c frames, since
+    sum_{i in c} sum_{j in P(i)} h_i.h_j = S_c.S_c - sum_{i in c} h_i.h_i; the denominators are computed in
+    blocks, see `log_denominators`. No N x N tensor exists and memory grows with N.
+
+    With several processes the frames are those of all of them, see `whole_batch`, and the work is shared.
 
     Args:
         frames: (batch, frames, dim), any scale.
@@ -49,23 +53,13 @@ def frame_supcon_loss(frames: Tensor, classes: Tensor, mask: Tensor, temperature
         temperature: tau, above 0.
 
     Returns:
-        () in the precision of `frames`, at least 0.
+        () in the precision of `frames`, but at least in float32; at least 0. NaN where a frame holds one.
     """
-    features = F.normalize(frames[mask].float() if frames.dtype.itemsize < 4 else frames[mask], dim=-1)
-    labels = classes.unsqueeze(1).expand(mask.shape)[mask]
-    total = len(labels)
-    if total < 2:
+    own = F.normalize(frames[mask].float() if frames.dtype.itemsize < 4 else frames[mask], dim=-1)
+    features, labels = whole_batch(own, classes.unsqueeze(1).expand(mask.shape)[mask])
+    if len(features) < 2:
         return features.sum() * 0.0
-    present, index = labels.unique(return_inverse=True)
-    membership = F.one_hot(index, len(present)).to(features.dtype)
-    positives = (membership.sum(dim=0) - 1)[index]
-    class_sums = membership.T @ features
-    similarity = ((class_sums[index] - features) * features).sum(dim=-1) / temperature
-    has_positive = positives > 0
-    attraction = torch.where(has_positive, similarity / positives.clamp_min(1), similarity.new_zeros(()))
-    log_denominators = _LogDenominators.apply(features, temperature)
-    repulsion = torch.where(has_positive, log_denominators, log_denominators.new_zeros(()))
-    return (repulsion - attraction).sum() / total
+    return _SupCon.apply(features, labels, temperature)
 
 
 class FrameSupConLoss(nn.Module):
@@ -80,38 +74,53 @@ class FrameSupConLoss(nn.Module):
         return frame_supcon_loss(broadcast_context(frames, mask), targets.argmax(dim=-1), mask, self.temperature)
 
 
-class _LogDenominators(torch.autograd.Function):
-    """log sum_{k != i} exp(h_i.h_k / tau) for every i, without an N x N tensor.
+class _SupCon(torch.autograd.Function):
+    """Eq. 10 of features (frames, dim) of unit length with one label each.
 
-    With s_ik = h_i.h_k / tau and p_ik = exp(s_ik - l_i), the gradient of sum_i g_i l_i with respect to h_i is
-    1/tau sum_k (g_i p_ik + g_k p_ki) h_k. Since s is symmetric, p_ki = exp(s_ik - l_k): one product per block
-    gives both terms.
+    The gradient is computed with the value, while the denominators are at hand: the backward pass is one
+    multiplication, and processes that share the work need not meet in the middle of it.
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, temperature: float) -> Tensor:
-        result = features.new_empty(len(features))
-        for start in range(0, len(features), BLOCK_FRAMES):
-            block = slice(start, start + BLOCK_FRAMES)
-            scores = features[block] @ features.T
-            scores.mul_(1 / temperature)
-            scores.diagonal(offset=start).fill_(-torch.inf)
-            result[block] = torch.logsumexp(scores, dim=1)
-        ctx.save_for_backward(features, result)
-        ctx.temperature = temperature
-        return result
+    def forward(ctx: Any, features: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        with _exact_products(features.device):
+            index = labels.unique(return_inverse=True)[1]
+            # Products with it add up in one order always, which scattered additions do not.
+            membership = F.one_hot(index).to(features.dtype)
+            positives = membership.sum(dim=0) - 1
+            # Weights of 0 instead of a choice: what is not a number stays so and reaches the loss.
+            anchors = (positives > 0).to(features.dtype)[index] / len(features)
+            per_pair = (positives > 0) / (positives.clamp_min(1) * temperature * len(features))
+            class_sums = membership.T @ features
+            similarity = class_sums.square().sum(dim=1) - membership.T @ features.square().sum(dim=1)
+            log_sums = log_denominators(features, temperature)
+            if ctx.needs_input_grad[0]:
+                gradient = gradient_of_log_denominators(features, anchors, log_sums, temperature)
+                gradient -= membership @ (2 * per_pair[:, None] * class_sums)
+                gradient += features * (2 * per_pair)[index, None]
+                ctx.save_for_backward(gradient)
+            return anchors @ log_sums - per_pair @ similarity
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        features, log_denominators = ctx.saved_tensors
-        gradient = torch.empty_like(features)
-        for start in range(0, len(features), BLOCK_FRAMES):
-            block = slice(start, start + BLOCK_FRAMES)
-            scores = features[block] @ features.T
-            scores.mul_(1 / ctx.temperature)
-            scores.diagonal(offset=start).fill_(-torch.inf)
-            weights = upstream[block, None] * (scores - log_denominators[block, None]).exp_()
-            weights += upstream * scores.sub_(log_denominators).exp_()
-            gradient[block] = weights @ features
-        return gradient / ctx.temperature, None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None, None
+
+
+@contextmanager
+def _exact_products(device: torch.device) -> Iterator[None]:
+    """Products in full precision, whatever the rest of the model is allowed.
+
+    A similarity that TF32 or bfloat16 has rounded is wrong by up to 1e-3, divided by the temperature.
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    allowed = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, allowed, strict=True):
+            backend.fp32_precision = precision

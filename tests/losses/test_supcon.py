@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ser_cli.losses import FrameSupConLoss, broadcast_context, frame_supcon_loss, supcon
+from ser_cli.losses import FrameSupConLoss, broadcast_context, frame_supcon_loss, log_denominators
 
 
 def typed_out(frames: np.ndarray, classes: list[int], mask: np.ndarray, temperature: float) -> float:
@@ -22,8 +22,10 @@ def typed_out(frames: np.ndarray, classes: list[int], mask: np.ndarray, temperat
         positives = [k for k in others if labels[k] == labels[i]]
         if not positives:
             continue
-        denominator = sum(math.exp(anchor @ features[k] / temperature) for k in others)
-        inner = sum(math.log(math.exp(anchor @ features[j] / temperature) / denominator) for j in positives)
+        # Both sides of the fraction over the largest term: exp(1000) has no float.
+        largest = max(anchor @ features[k] / temperature for k in others)
+        denominator = sum(math.exp(anchor @ features[k] / temperature - largest) for k in others)
+        inner = sum(anchor @ features[j] / temperature - largest - math.log(denominator) for j in positives)
         total += -inner / len(positives)
     return total / len(features)
 
@@ -41,10 +43,10 @@ def loss_of(frames: np.ndarray, temperature: float = 0.1) -> float:
     return frame_supcon_loss(torch.tensor(frames), torch.tensor(CLASSES), torch.tensor(MASK), temperature).item()
 
 
-@pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
+@pytest.mark.parametrize("temperature", [1e-4, 1e-3, 0.07, 0.1, 1.0, 1e4])
 @pytest.mark.parametrize("block", [1, 3, 11, 1024])
 def test_supcon_is_the_equation_in_blocks_of_any_size(monkeypatch, block, temperature):
-    monkeypatch.setattr(supcon, "BLOCK_FRAMES", block)
+    monkeypatch.setattr(log_denominators, "CPU_BLOCK_FRAMES", block)
     frames = some_frames()
     expected = typed_out(frames, CLASSES, MASK, temperature)
     assert loss_of(frames, temperature) == pytest.approx(expected, rel=1e-10)
@@ -101,12 +103,137 @@ def test_half_precision_frames_are_contrasted_in_float32(dtype):
     assert result.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1e-3])
 @pytest.mark.parametrize("block", [4, 1024])
-def test_the_gradient_of_supcon_is_right(monkeypatch, block):
-    monkeypatch.setattr(supcon, "BLOCK_FRAMES", block)
-    frames = torch.tensor(some_frames(), requires_grad=True)
+def test_the_gradient_of_supcon_is_right(monkeypatch, block, temperature):
+    monkeypatch.setattr(log_denominators, "CPU_BLOCK_FRAMES", block)
+    # At a small temperature the gradient is large and turns quickly, so the frames are scaled with it.
+    frames = torch.tensor(some_frames() / temperature, requires_grad=True)
     classes, mask = torch.tensor(CLASSES), torch.tensor(MASK)
-    assert torch.autograd.gradcheck(lambda x: frame_supcon_loss(x, classes, mask, 0.5), frames)
+    assert torch.autograd.gradcheck(lambda x: frame_supcon_loss(x, classes, mask, temperature), frames)
+
+
+def direct(frames: torch.Tensor, classes: torch.Tensor, mask: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Eq. 10 with the matrix of all similarities."""
+    features = torch.nn.functional.normalize(frames[mask], dim=-1)
+    labels = classes[:, None].expand(mask.shape)[mask]
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    scores = (features @ features.T / temperature).masked_fill(itself, -torch.inf)
+    positive = (labels[:, None] == labels) & ~itself
+    log_p = scores - scores.logsumexp(dim=1, keepdim=True)
+    sums = torch.where(positive, log_p, 0).sum(dim=1)
+    return -(sums / positive.sum(dim=1).clamp_min(1)).mean()
+
+
+def clustered(clips: int, frames: int, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frames in float64 that lie about a direction of their clip's class, of which some are padding."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.arange(clips) % 5
+    directions = torch.randn(5, 1, 64, generator=generator, dtype=torch.float64)
+    features = directions[classes] + torch.randn(clips, frames, 64, generator=generator, dtype=torch.float64)
+    lengths = torch.randint(frames // 2, frames + 1, (clips,), generator=generator)
+    mask = torch.arange(frames) < lengths[:, None]
+    return features.to(device), classes.to(device), mask.to(device)
+
+
+def value_and_gradient(loss, frames: torch.Tensor, *rest) -> tuple[torch.Tensor, torch.Tensor]:
+    own = frames.clone().requires_grad_()
+    value = loss(own, *rest)
+    value.backward()
+    return value.detach(), own.grad
+
+
+def assert_close_to_float64(found, expected) -> None:
+    """Within 1e-5 of the value, and of the largest gradient and the gradient's length."""
+    (value, gradient), (true_value, true_gradient) = found, expected
+    difference = gradient.double() - true_gradient
+    assert value.item() == pytest.approx(true_value.item(), rel=1e-5)
+    assert difference.abs().max() < 1e-5 * true_gradient.abs().max()
+    assert difference.norm() < 1e-5 * true_gradient.norm()
+
+
+@pytest.mark.parametrize("temperature", [0.015, 0.03, 0.07, 0.1, 1.0, 100.0])
+def test_supcon_in_float32_is_that_in_float64(monkeypatch, temperature):
+    monkeypatch.setattr(log_denominators, "CPU_BLOCK_FRAMES", 200)
+    frames, classes, mask = clustered(8, 120)
+    expected = value_and_gradient(direct, frames.float().double(), classes, mask, temperature)
+    assert_close_to_float64(value_and_gradient(frame_supcon_loss, frames.float(), classes, mask, temperature), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("temperature", [0.015, 0.07, 0.1])
+def test_supcon_on_a_gpu_is_that_in_float64_where_tf32_is_allowed(monkeypatch, temperature):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
+    frames, classes, mask = clustered(16, 749, "cuda")
+    expected = value_and_gradient(direct, frames.float().double(), classes, mask, temperature)
+    found = [value_and_gradient(frame_supcon_loss, frames.float(), classes, mask, temperature) for _ in range(2)]
+    assert_close_to_float64(found[0], expected)
+    assert all(torch.equal(first, second) for first, second in zip(*found, strict=True))
+
+
+@pytest.mark.gpu
+def test_supcon_on_a_gpu_needs_memory_for_blocks_alone():
+    def peak_of(clips: int) -> int:
+        frames, classes, mask = clustered(clips, 749, "cuda")
+        own = frames.float().requires_grad_()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        frame_supcon_loss(own, classes, mask).backward()
+        return torch.cuda.max_memory_allocated() - before
+
+    blocks = 2 * 4 * log_denominators.DEVICE_BLOCK_FRAMES**2
+    copies = 12  # of the frames, in what is kept and in what passes
+    peak_of(2)
+    assert peak_of(64) < blocks + copies * 64 * 749 * 64 * 4
+
+
+def test_supcon_of_many_frames_has_the_same_bits_each_time():
+    frames, classes, mask = clustered(10, 300)
+    first, second = (value_and_gradient(frame_supcon_loss, frames.float(), classes, mask) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_supcon_is_exact_where_the_rest_of_the_model_is_allowed_to_round():
+    frames, classes, mask = clustered(4, 20)
+    exact = value_and_gradient(frame_supcon_loss, frames.float(), classes, mask)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = value_and_gradient(frame_supcon_loss, frames.float(), classes, mask)
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(found[0], exact[0])
+    assert torch.equal(found[1], exact[1])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("classes", [[0, 0, 1, 1], [0, 1, 2, 3]], ids=["positives", "no-positives"])
+@pytest.mark.parametrize("temperature", [0.1, 1e-3])
+@pytest.mark.parametrize("length", [1, 3])
+def test_supcon_of_a_frame_that_is_no_number_is_no_number(bad, classes, temperature, length):
+    frames = torch.tensor(some_frames()[:, :length], dtype=torch.float32)
+    frames[1, 0, 1] = bad
+    mask = torch.ones(4, length, dtype=torch.bool)
+    assert frame_supcon_loss(frames, torch.tensor(classes), mask, temperature).isnan()
+
+
+def test_supcon_of_one_class_is_the_equation():
+    frames, mask = some_frames(), np.ones((4, 5), dtype=bool)
+    found = frame_supcon_loss(torch.tensor(frames), torch.tensor([3, 3, 3, 3]), torch.tensor(mask), 0.1)
+    assert found.item() == pytest.approx(typed_out(frames, [3, 3, 3, 3], mask, 0.1), rel=1e-10)
+
+
+def test_supcon_is_that_of_pytorch_metric_learning():
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    frames, classes, mask = clustered(6, 40)
+    labels = classes[:, None].expand(mask.shape)[mask]
+    theirs = value_and_gradient(lambda x: losses.SupConLoss(temperature=0.1)(x[mask], labels), frames)
+    ours = value_and_gradient(frame_supcon_loss, frames, classes, mask, 0.1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_the_gradient_of_supcon_on_padding_is_zero():
@@ -155,7 +282,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_of_supcon_holds_all_pairs_of_frames(monkeypatch):
-    monkeypatch.setattr(supcon, "BLOCK_FRAMES", 16)
+    monkeypatch.setattr(log_denominators, "CPU_BLOCK_FRAMES", 16)
 
     def largest_of(total: int) -> int:
         frames = torch.randn(4, total // 4, 8, requires_grad=True, generator=torch.Generator().manual_seed(0))
@@ -169,8 +296,9 @@ def test_no_tensor_of_supcon_holds_all_pairs_of_frames(monkeypatch):
         features = torch.randn(256, 8, requires_grad=True)
         (features @ features.T).logsumexp(dim=1).sum().backward()
     assert naive.elements == 256 * 256
-    assert largest_of(256) == 16 * 256
-    assert largest_of(1024) == 16 * 1024
+    # The frames themselves; a block has 16 x 16.
+    assert largest_of(256) == 256 * 8
+    assert largest_of(1024) == 1024 * 8
 
 
 def test_what_supcon_keeps_for_the_backward_pass_grows_with_the_frames_and_not_their_square():
