@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ser_cli.errors import SerError
-from ser_cli.files import write_atomically
+from ser_cli.files import parse_json, read_json_object, write_atomically
 from ser_cli.recordings import Missing, Source
 
 ERROR = "error"
@@ -146,7 +146,7 @@ class AnswerFile:
     def _take_over(self, *, force: bool) -> None:
         if self.path.exists() and self.path.stat().st_size and not force:
             try:
-                there = json.loads(self.facts_path.read_text(encoding="utf-8"))
+                there = read_json_object(self.facts_path)
             except (OSError, ValueError):
                 raise SerError(
                     f"--output {self.path} exists and {self.facts_path.name} does not say which model made it\n"
@@ -233,7 +233,7 @@ class Resumption:
         try:
             text = line.decode("utf-8").rstrip("\n")
             if self.json_lines:
-                value = json.loads(text)
+                value = parse_json(text)
                 return str(value["path"]), value.get("start_s"), ERROR in value
             path, second, *_ = text.split("\t")
             failed = second == ERROR

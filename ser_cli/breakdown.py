@@ -1,6 +1,5 @@
 """Scores of one set of predictions taken apart: by label, by speaker, by gender, by confidence."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ser_cli.errors import RunError
+from ser_cli.files import read_table
 from ser_cli.intervals import LEVEL, RESAMPLES, Interval, Intervals, bootstrap_intervals
 from ser_cli.metrics import Calibration, Scores, calibrate, confusion_matrix, score
 from ser_cli.predictions import Prediction
@@ -140,11 +140,11 @@ def read_people(path: Path) -> dict[str, Person]:
         RunError: it is no table of folds.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["id"]: Person(row["speaker"], row.get("gender") or "") for row in csv.DictReader(file)}
+        _, rows = read_table(path)
+        return {row["id"]: Person(row["speaker"], row.get("gender", "")) for row in rows}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise RunError(
             f"{path} cannot be read as the folds of a run ({error!r})\n"
             f"  delete it and run the same `ser train` again, which writes it anew"

@@ -15,21 +15,22 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
-from ser_cli.errors import RunError
-from ser_cli.files import write_atomically
+from ser_cli.errors import RunError, SerError
+from ser_cli.files import read_bounded, write_atomically
 from ser_cli.models.building import describe_encoder, rebuild_model
 from ser_cli.models.classifier import EmotionClassifier
+from ser_cli.models.folders import begins_as_pickle, pickle_in
 from ser_cli.provenance import DESCRIPTION_NAME, PREPROCESSING, Provenance, read_description, read_provenance
-from ser_cli.recipe import BUILT_IN_ENCODER, Recipe
+from ser_cli.recipe import Recipe
+from ser_cli.recipe_settings import BUILT_IN_ENCODER
 from ser_cli.runs import write_json
 
 WEIGHTS_NAME = "model.safetensors"
 FORMAT = 2
 """Of `model.json`; the first had neither hashes nor provenance and is still read."""
 
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Files that run whatever code their author put in when they are opened, and that are therefore never opened."""
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+MAX_WEIGHTS_BYTES = 64 << 30
+"""Of a model; the largest published speech encoders take 8 GB."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ def load_model(folder: Path) -> TrainedModel:
         provenance = read_provenance(told) if told else None
         model = rebuild_model(recipe, len(labels), description["encoder"])
         model.load_state_dict(safetensors.torch.load(content))
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+    except SerError:
+        raise
+    except Exception as error:  # torch and transformers raise nearly anything at a description that does not fit
         raise RunError(
             f"{folder}: no usable model, the files do not fit together or are truncated ({_first_line(error)})\n"
             f"  copy the whole folder again, or train the fold again"
@@ -117,15 +120,16 @@ def load_model(folder: Path) -> TrainedModel:
 def _read_weights(folder: Path) -> bytes:
     path = folder / WEIGHTS_NAME
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_WEIGHTS_BYTES)
     except FileNotFoundError:
         refuse_pickles(folder)
         raise RunError(
             f"{folder}: no usable model, {WEIGHTS_NAME} is missing\n  copy the whole folder again, or train the fold"
         ) from None
-    except OSError as error:
-        raise RunError(f"{path}: no usable model ({error.strerror or error})\n  copy the whole folder again") from None
-    if content.startswith(_PICKLE_STARTS):
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path}: no usable model ({reason})\n  copy the whole folder again") from None
+    if begins_as_pickle(content):
         raise _refused(path)
     return content
 
@@ -136,9 +140,8 @@ def refuse_pickles(folder: Path) -> None:
     Raises:
         RunError: there is a pickle; it is named.
     """
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICKLE_SUFFIXES:
-            raise _refused(path)
+    if path := pickle_in(folder):
+        raise _refused(path)
 
 
 def _refused(path: Path) -> RunError:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from ser_cli.checkpoints import TrainedModel, load_model, refuse_pickles
 from ser_cli.errors import RunError, UsageError
+from ser_cli.files import read_json_object
 from ser_cli.provenance import DESCRIPTION_NAME
+from ser_cli.runs import MAX_FOLDS
 
 
 class Classifier(Protocol):
@@ -148,7 +150,7 @@ def _fold_folders(folder: Path) -> dict[int, Path]:
 def _folds_of(folder: Path, at_least: int) -> int:
     """How many folds a run is to have."""
     try:
-        return int(json.loads((folder / "run.json").read_text(encoding="utf-8"))["folds"])
+        return min(int(read_json_object(folder / "run.json")["folds"]), MAX_FOLDS)
     except (OSError, ValueError, KeyError, TypeError):
         return at_least
 

@@ -1,10 +1,15 @@
 """Two voices: results on stdout for the next program, everything said to a person on stderr."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters but the line feed, and those that turn the direction of text around: with them a name from a
+file could colour, overwrite or reorder what a terminal shows."""
 
 
 @dataclass(frozen=True)
@@ -18,16 +23,18 @@ class Console:
     verbose: bool = False
 
     def result(self, text: str) -> None:
-        """Print one line of the result on stdout, unchanged by any terminal."""
-        sys.stdout.write(text + "\n")
+        """Print one line of the result on stdout: as it is for a program, what cannot be seen escaped for a person."""
+        sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + "\n")
         sys.stdout.flush()
 
     def result_json(self, value: object) -> None:
         """Print the result as one JSON object on stdout."""
-        self.result(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        self.result(UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
     def result_table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table on stdout: drawn for a person on a terminal, tab-separated for a program."""
+        header, *rows = ([visible(cell).replace("\n", "\\n") for cell in row] for row in (header, *rows))
         if not sys.stdout.isatty():
             for row in [header, *rows]:
                 self.result("\t".join(row))
@@ -75,6 +82,11 @@ class Console:
         return sys.stderr.isatty() and not self.quiet
 
 
+def visible(text: str) -> str:
+    """Text for a terminal or a picture: what would act on it, or hide in it, is shown as an escape."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def print_error(text: str) -> None:
     """Print an error on stderr; never silenced."""
     _print_to_person(f"error: {text}", style="red")
@@ -84,4 +96,4 @@ def _print_to_person(text: str, style: str | None = None) -> None:
     from rich.console import Console as RichConsole
 
     # soft_wrap: a path must never be broken by the width of a window; markup off: brackets in file names.
-    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(visible(text), style=style, markup=False)

@@ -25,8 +25,9 @@ from filelock import FileLock
 
 from ser_cli.corpora.corpus import Corpus, Download
 from ser_cli.errors import SerError
+from ser_cli.files import read_json
 from ser_cli.home import VARIABLE, data_home, source_folder
-from ser_cli.unpacking import harmless_members, in_words, write_members
+from ser_cli.unpacking import harmless_members, in_words, require_short_directory, write_members
 
 Progress = Callable[[int, int], None]
 """Told the bytes there are and the bytes in all, 0 where the server does not say."""
@@ -111,7 +112,7 @@ def _is_there(name: str, folder: Path, download: Download) -> bool:
     if not folder.exists():
         return False
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = read_json(folder / MARKER)
     except (OSError, ValueError):
         marker = None
     if marker == _marker(download):
@@ -331,6 +332,7 @@ def _unpack(name: str, download: Download, archive: Path, folder: Path) -> None:
     unpacking = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(unpacking, ignore_errors=True)  # left by a process that was killed
     try:
+        require_short_directory(archive)
         with zipfile.ZipFile(archive) as zipped:
             members = harmless_members(zipped, most_bytes(download))
             _require_space(name, fetched=0, unpacked=sum(member.file_size for member in members))

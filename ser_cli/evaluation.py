@@ -1,6 +1,5 @@
 """Score a run from its predictions on disk: per fold, mean and standard deviation, pooled."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from ser_cli.breakdown import Breakdown, break_down, read_people
 from ser_cli.errors import RunError
+from ser_cli.files import read_table
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.predictions import Prediction, read_predictions
 from ser_cli.runs import Run, RunIdentity
@@ -134,12 +134,11 @@ def read_history(path: Path) -> dict[str, list[float | None]]:
         RunError: it is missing or no table of numbers.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or "total" not in rows[0]:
+        header, rows = read_table(path)
+        if not rows or "total" not in header:
             raise ValueError("no epoch with a column total")
-        return {name: [float(row[name]) if row[name] else None for row in rows] for name in rows[0]}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        return {name: [float(row[name]) if row[name] else None for row in rows] for name in header}
+    except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as a history ({error}); train that fold again") from None
 
 

@@ -1,6 +1,7 @@
 """The page to listen to mixtures and look at them: one file that needs nothing else."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ser_cli.console import visible
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.files import write_atomically
@@ -25,6 +27,15 @@ FFT_SIZE = 512
 """32 ms; 257 bands from 0 to 8 kHz."""
 RANGE_DB = 80.0
 """From the loudest point of a card down to black."""
+
+
+SCRIPT = """
+  // One clip sounds at a time.
+  const players = [...document.querySelectorAll("audio")];
+  for (const player of players) {
+    player.addEventListener("play", () => { for (const other of players) if (other !== player) other.pause(); });
+  }
+"""
 
 
 @dataclass(frozen=True)
@@ -49,16 +60,27 @@ def write_page(corpus: PreparedCorpus, clips: Sequence[MixedClip], folder: Path)
         folder: of the mixtures.
     """
     from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
 
-    environment = Environment(loader=PackageLoader("ser_cli", "templates"), autoescape=True, trim_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("ser_cli", "templates"), autoescape=True, trim_blocks=True, finalize=_seen
+    )
     shown = clips[:SHOWN_MIXTURES]
     text = environment.get_template("mix.html.j2").render(
+        script=Markup(SCRIPT),
+        # The page runs this script and no other, whatever a name might smuggle in.
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}",
         title=f"Mixtures of {corpus.name}",
         summary=f"{describe(clips)}.",
         hidden=len(clips) - len(shown),
         cards=[_card(corpus, clip) for clip in shown],
     )
-    write_atomically(folder / PAGE_NAME, text.encode())
+    write_atomically(folder / PAGE_NAME, text.encode("utf-8", "backslashreplace"))
+
+
+def _seen(value: object) -> object:
+    """Control characters are shown, since HTML has none."""
+    return visible(value) if type(value) is str else value
 
 
 def _card(corpus: PreparedCorpus, clip: MixedClip) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """Choose which clips of a corpus are mixed, where and how strongly: drawn, by given pairs, or replayed."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.mixup import METHODS, MixPlan, plan_mixtures
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import ProblemsError, UsageError, did_you_mean
+from ser_cli.files import read_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def pair_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path, settings:
             continue
         try:
             plans.append(_with_given(plan, row, corpus))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             problems.append(f"line {number}: {error}")
     return _complete(path, plans, problems)
 
@@ -121,7 +121,7 @@ def replay_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path) -> tupl
                 float(row["share"]),
             )
             _require_fit(plan, corpus, allowed)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             problems.append(f"line {number}: {error}")
         else:
             plans.append(plan)
@@ -210,12 +210,16 @@ def _complete(path: Path, plans: list[MixPlan], problems: list[str]) -> tuple[Mi
 
 def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = [(reader.line_num, {k: v or "" for k, v in row.items() if k}) for row in reader]
-            header = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as CSV ({error})") from None
+        lines = read_lines(read_text(path))
+        _, header = next(lines, (1, []))
+        if repeated := {column for column in header if header.count(column) > 1}:
+            raise ValueError(f"column {min(repeated)!r} stands there twice")
+        rows = [
+            (number, {**dict.fromkeys(needed, ""), **dict(zip(header, line, strict=False))}) for number, line in lines
+        ]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read as CSV ({reason}); save it as comma-separated text") from None
     for column in needed:
         if column not in header:
             raise UsageError(

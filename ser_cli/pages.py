@@ -4,8 +4,9 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_html
 
+from ser_cli.console import visible
 from ser_cli.tables import Table, as_markdown, escape_markdown
 
 
@@ -64,6 +65,11 @@ class Report:
     def tables(self) -> list[Table]:
         """Of all sections."""
         return [table for section in self.sections for table in section.tables]
+
+
+def escape(text: str) -> str:
+    """Text for an element or an attribute of the page; control characters are shown, since HTML has none."""
+    return escape_html(visible(text))
 
 
 def as_page(report: Report) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_cli.errors import RunError
-from ser_cli.files import write_atomically
+from ser_cli.files import read_table, write_atomically
 
 PROBABILITY_PREFIX = "probability_"
 
@@ -41,17 +41,32 @@ def read_predictions(path: Path) -> tuple[Prediction, ...]:
         RunError: the file is missing or is not a table of predictions.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return tuple(
+        header, rows = read_table(path)
+        columns = [name for name in header if name.startswith(PROBABILITY_PREFIX)]
+        predictions = tuple(
             Prediction(
                 row["id"],
                 int(row["fold"]),
                 row["truth"],
                 row["predicted"],
-                tuple(float(v) for name, v in row.items() if name.startswith(PROBABILITY_PREFIX)),
+                tuple(float(row[name]) for name in columns),
             )
             for row in rows
         )
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        _require_probabilities(predictions)
+    except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as predictions ({error}); train that fold again") from None
+    return predictions
+
+
+def _require_probabilities(predictions: Sequence[Prediction]) -> None:
+    """See that rows are what `write_predictions` writes.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if not predictions or len({prediction.id for prediction in predictions}) < len(predictions):
+        raise ValueError("it has no rows, or an id twice")
+    for prediction in predictions:
+        if not all(0 <= value <= 1 for value in prediction.probabilities):
+            raise ValueError(f"id {prediction.id}: a probability lies outside of 0 to 1")

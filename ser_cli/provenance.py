@@ -3,7 +3,6 @@
 It stands in `model.json` beside the weights, so that a fold's folder can be copied away from its run.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ser_cli.data.audio import MIN_DURATION_S, SAMPLE_RATE_HZ
 from ser_cli.errors import RunError
+from ser_cli.files import read_json
 
 if TYPE_CHECKING:
     from ser_cli.data.folds import Fold
@@ -99,12 +99,17 @@ def speakers_trained_on(folder: Path) -> tuple[str, ...]:
     described = [path for path in folders if (path / DESCRIPTION_NAME).exists()]
     if not described:
         raise RunError(f"{folder} holds no trained model: no {DESCRIPTION_NAME} there or in its folds")
-    return tuple(sorted({speaker for path in described for speaker in _speakers(read_description(path))}))
+    return tuple(sorted({speaker for path in described for speaker in _speakers(path)}))
 
 
-def _speakers(description: dict[str, Any]) -> Iterable[str]:
-    told = description.get("provenance") or {}
-    return (*told.get("train_speakers", ()), *told.get("validation_speakers", ()))
+def _speakers(path: Path) -> Iterable[str]:
+    told = read_description(path).get("provenance") or {}
+    try:
+        return [str(speaker) for side in ("train_speakers", "validation_speakers") for speaker in told.get(side, ())]
+    except (AttributeError, TypeError) as error:
+        raise RunError(
+            f"{path / DESCRIPTION_NAME}: names no speakers ({error})\n  copy the whole folder again"
+        ) from None
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -115,7 +120,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION_NAME
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
     except FileNotFoundError:
         raise RunError(
             f"{folder}: no usable model, {DESCRIPTION_NAME} is missing\n  copy the folder again, or train the fold"

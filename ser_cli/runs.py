@@ -361,8 +361,13 @@ def write_json(path: Path, value: object) -> None:
     write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def write_environment(path: Path, device: str) -> None:
-    """Record what would be needed to repeat this: versions, machine, device and command."""
+def write_environment(path: Path, arithmetic: Mapping[str, object]) -> None:
+    """Record what would be needed to repeat this: versions, machine, command, and what decides the last digits.
+
+    Args:
+        path: of the file.
+        arithmetic: device, precision, threads; see `devices.describe_arithmetic`.
+    """
     write_json(
         path,
         {
@@ -371,7 +376,7 @@ def write_environment(path: Path, device: str) -> None:
             "packages": {name: metadata.version(name) for name in PACKAGES},
             "platform": platform.platform(),
             "cores": os.cpu_count(),
-            "device": device,
+            **arithmetic,
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         },
     )

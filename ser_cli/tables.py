@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ser_cli.console import visible
+
 Value = str | int | float | None
 Kind = Literal["text", "count", "rate", "difference"]
 
@@ -67,7 +69,10 @@ def as_latex(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Comma-separated values in full precision, rates in [0, 1]."""
+    """Comma-separated values in full precision, rates in [0, 1].
+
+    Text stands as it is, even where a spreadsheet would take it for a formula: programs find the same ids again.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.key for column in table.columns])
@@ -77,7 +82,7 @@ def as_csv(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, inside a table too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", _one_line(text))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", _one_line(text))
 
 
 def escape_latex(text: str) -> str:
@@ -88,7 +93,7 @@ def escape_latex(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
 
 
 def _shown(value: Value, column: Column) -> str:

@@ -1,12 +1,19 @@
 """Unpacking an archive that came from elsewhere: nothing leaves its folder, nothing is larger than it may be."""
 
+import os
 import stat
+import struct
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 MAX_MEMBERS = 100_000
+MAX_DIRECTORY_BYTES = 24 << 20
+"""Of an archive's own list of members, which zipfile reads as a whole; 240 bytes for each member."""
 BLOCK_BYTES = 2**20
 COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_END, _END_BYTES = b"PK\x05\x06", 22
+_END_64, _END_64_BYTES = b"PK\x06\x06", 76
+"""The record of a large archive with the locator behind it."""
 ENCRYPTED = 0x1
 """General purpose bit of a member of a zip file (APPNOTE.TXT 4.4.4)."""
 
@@ -18,6 +25,32 @@ def in_words(size_bytes: int) -> str:
     if size_bytes >= 1e6:
         return f"{size_bytes / 1e6:.0f} MB"
     return f"{size_bytes:,} bytes"
+
+
+def require_short_directory(archive: Path) -> None:
+    """See, before zipfile reads it, that the list of members is bearable; `harmless_members` counts them afterwards.
+
+    Its size stands in the record at the end (APPNOTE.TXT 4.3.16), and again in that of large archives (4.3.14).
+
+    Raises:
+        BadZipFile: it is too long.
+    """
+    with archive.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END_BYTES - 2**16 - _END_64_BYTES))
+        tail = file.read()
+    # As zipfile looks for it: at the very end, else behind the last place that looks like it.
+    end = len(tail) - _END_BYTES
+    if not (tail[end : end + 4] == _END and tail.endswith(b"\0\0")):
+        end = tail.rfind(_END)
+    if end < 0 or end + _END_BYTES > len(tail):
+        return  # no zip file, as zipfile will say
+    (told,) = struct.unpack_from("<L", tail, end + 12)
+    large = end - _END_64_BYTES
+    if large >= 0 and tail[large : large + 4] == _END_64:
+        (told,) = struct.unpack_from("<Q", tail, large + 40)
+    if told > MAX_DIRECTORY_BYTES:
+        raise zipfile.BadZipFile(f"its list of members takes {in_words(told)}")
 
 
 def harmless_members(zipped: zipfile.ZipFile, limit_bytes: int) -> list[zipfile.ZipInfo]:

@@ -4,7 +4,6 @@ Every function gives (value, what it is) pairs; the shell drops those that do no
 files where none is left.
 """
 
-import json
 import os
 import tomllib
 from contextlib import suppress
@@ -97,12 +96,13 @@ def _split(incomplete: str) -> tuple[str, str]:
 
 def _prepared_corpora() -> dict[str, tuple[str, ...]]:
     """Labels of each corpus that is whole in the data home, by its name."""
+    from ser_cli.files import read_json_object
     from ser_cli.home import data_home
 
     prepared = {}
     for marker in sorted((data_home() / "corpora").glob("*/prepared.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            prepared[marker.parent.name] = tuple(json.loads(marker.read_text(encoding="utf-8"))["labels"])
+            prepared[marker.parent.name] = tuple(read_json_object(marker)["labels"])
     return prepared
 
 

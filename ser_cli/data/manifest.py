@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ser_cli.data import votes
-from ser_cli.files import write_atomically
+from ser_cli.files import read_table, write_atomically
 
 COLUMNS = ("id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s")
 """The columns that every prepared manifest has, in this order; a reader may add more."""
+
+MAX_BYTES = 1 << 30
+"""Of a manifest as the tool writes it: a million rows of which each tells a kilobyte."""
 
 DECISIVE_COLUMNS = (votes.COLUMN, "dialog", "partition")
 """Further columns that decide what is learnt or which side of a fold an utterance stands on."""
@@ -52,9 +55,14 @@ def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:
 
 
 def read_prepared_manifest(path: Path) -> tuple[Utterance, ...]:
-    """Read a manifest that `write_manifest` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    """Read a manifest that `write_manifest` wrote.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such table.
+        KeyError: it lacks a column.
+    """
+    _, rows = read_table(path, MAX_BYTES)
     return tuple(
         Utterance(
             **{column: row[column] for column in COLUMNS[:-1]},

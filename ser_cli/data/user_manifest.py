@@ -1,15 +1,14 @@
 """The manifest that a user brings: a CSV file of recordings, read with every fault named."""
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from ser_cli.data import votes
 from ser_cli.data.manifest import Utterance
-from ser_cli.errors import ProblemsError, UsageError, count_of, did_you_mean
+from ser_cli.errors import ProblemsError, UsageError, did_you_mean
+from ser_cli.files import ABSOLUTE, LEADS_OUT, path_fault, read_bounded, read_lines
 
 REQUIRED_COLUMNS = ("path", "emotion", "speaker")
 OPTIONAL_COLUMNS = ("id", "session", "gender", "text", "dialog", votes.COLUMN)
@@ -18,8 +17,8 @@ OPTIONAL_COLUMNS = ("id", "session", "gender", "text", "dialog", votes.COLUMN)
 OVERFLOW = "\0overflow"
 """Marks a row that has more values than the header has columns."""
 
-MAX_BYTES = 256 << 20
-"""Of a manifest: a million rows are far smaller."""
+MAX_BYTES = 64 << 20
+"""Of a manifest: half a million rows of 128 bytes."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,18 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
         UsageError: the file cannot be read as a CSV with the required columns.
         ProblemsError: rows that lack a value, name a label outside `labels`, repeat an id, or leave `source`.
     """
-    header, rows = _read_rows(path)
+    rows = _read_rows(path)
+    _, header = next(rows, (1, []))
+    header = [name.strip() for name in header]
     _require_columns(path, header)
     root = source.resolve()
     problems: list[str] = []
     utterances: list[Utterance] = []
     seen: dict[str, int] = {}
-    for number, row in rows:
+    for number, line in rows:
+        if not any(cell.strip() for cell in line):
+            continue
+        row = _row_of(header, line)
         problem = _problem_of(row, root, source, labels)
         identity = row.get("id") or Path(row["path"] or "?").with_suffix("").as_posix()
         if not problem and identity in seen:
@@ -130,11 +134,26 @@ def _problem_of(row: dict[str, str], root: Path, source: Path, labels: Sequence[
     if labels is not None and row["emotion"] not in labels:
         nearest = did_you_mean(row["emotion"], labels)
         return f"emotion {row['emotion']!r} is not among the declared {', '.join(labels)}{nearest}"
-    if "\0" in row["path"]:
-        return "the path holds a NUL byte"
-    if not (root / row["path"]).resolve().is_relative_to(root):
-        return f"{row['path']} lies outside {source}; give the common folder with --source"
-    return _problem_of_votes(row.get(votes.COLUMN, ""))
+    return _problem_of_path(row["path"], root, source) or _problem_of_votes(row.get(votes.COLUMN, ""))
+
+
+def _problem_of_path(text: str, root: Path, source: Path) -> str:
+    """Why the recording of a row is not opened, or nothing; one that is not there is named when it is decoded.
+
+    An absolute path and one with `..` are welcome as long as they stay below the source folder, links included.
+    """
+    fault = path_fault(text)
+    if fault and fault not in (ABSOLUTE, LEADS_OUT):
+        return f"the path {fault}: {text!r}"
+    try:
+        path = (root / text).resolve()
+        if not path.is_relative_to(root) or PureWindowsPath(text).drive:
+            return f"{text} lies outside {source}; give the common folder with --source"
+        if path.exists() and not path.is_file():
+            return f"{text} is a folder, a pipe or a device, not a recording"
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long; a loop of links
+        return f"the path {text[:80]!r} cannot be followed ({error.__class__.__name__})"
+    return ""
 
 
 def _problem_of_votes(text: str) -> str:
@@ -145,31 +164,22 @@ def _problem_of_votes(text: str) -> str:
     return ""
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and rows of a CSV file with the lines that they end in, every value stripped."""
-    text = _read_text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows = []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        for line in reader:
-            if any(cell.strip() for cell in line):
-                values = [*line, *[""] * (len(header) - len(line))]
-                row = {name: value.strip() for name, value in zip(header, values, strict=False)}
-                if len(line) > len(header):
-                    row[OVERFLOW] = line[-1]
-                rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise UsageError(f"{path}: not a CSV file ({error}); save it as comma-separated text") from None
-    return header, rows
+def _row_of(header: Sequence[str], line: Sequence[str]) -> dict[str, str]:
+    """A row by its columns, every value stripped; one that is too short lacks its last columns."""
+    row = {name: value.strip() for name, value in zip(header, line, strict=False)}
+    if len(line) > len(header):
+        row[OVERFLOW] = line[-1]
+    return dict.fromkeys(REQUIRED_COLUMNS, "") | row
 
 
-def _read_text(path: Path) -> str:
+def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Header and rows of a CSV file with the lines that they end in."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: {count_of(path.stat().st_size, 'byte')} are too many for a manifest")
-        return path.read_text(encoding="utf-8-sig")
+        yield from read_lines(read_bounded(path, MAX_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such manifest; give a CSV file with --manifest") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error}); save it as CSV in UTF-8") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read as UTF-8 text ({reason}); save it as CSV in UTF-8") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not a CSV file ({error}); save it as comma-separated text") from None

@@ -68,7 +68,7 @@ def draw_rates(
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_title(title, pad=8)
-        handles = [Line2D([], [], color=color, marker="o", linestyle="", label=name) for name, color in legend]
+        handles = [Line2D([], [], color=color, marker="o", linestyle="", label=plain(name)) for name, color in legend]
         if mean is not None:
             handles.append(Line2D([], [], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=mean_name))
         if handles:

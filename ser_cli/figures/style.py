@@ -12,6 +12,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ser_cli.console import visible
+
 INK = "#24292e"
 MUTED = "#6a737c"
 GRID = "#dfe3e7"
@@ -77,6 +79,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def plain(text: str, most: int = 24) -> str:
     """Text from a user for a picture: no formula is read from it, and a long name is shortened."""
+    text = " ".join(visible(text).split())
     shortened = text if len(text) <= most else text[: most - 1] + "…"
     return shortened.replace("$", r"\$")
 

@@ -61,6 +61,18 @@ class PretrainedEncoder(nn.Module):
         """Whether a clip in a padded batch gives what it gives alone."""
         return bool(self.uses_attention_mask)
 
+    def freeze_convolutions(self) -> None:
+        """Train the transformer alone: the convolutions before it keep their weights and need no gradients."""
+        self.model.feature_extractor._freeze_parameters()  # type: ignore[union-attr, operator]
+
+    def checkpoint_activations(self) -> None:
+        """Compute each transformer layer again in the backward pass, with the same random numbers."""
+        settings = {"use_reentrant": False}
+        if hasattr(self.model, "activation_checkpointing_enable"):  # its name from transformers 5.20 on
+            self.model.activation_checkpointing_enable(settings)  # type: ignore[operator]
+        else:
+            self.model.gradient_checkpointing_enable(settings)  # type: ignore[operator]
+
     def forward(
         self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:

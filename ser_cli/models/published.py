@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import EncoderError, count_of
+from ser_cli.models.folders import (
+    INDEX_NAME,
+    WEIGHTS_NAME,
+    refuse_pickle_on_hub,
+    require_harmless_folder,
+    require_harmless_on_hub,
+)
 from ser_cli.models.pretrained import OPTIONAL_WEIGHTS
 
-WEIGHTS_NAMES = ("model.safetensors", "model.safetensors.index.json")
+WEIGHTS_NAMES = (WEIGHTS_NAME, INDEX_NAME)
 
 
 class PublishedClassifier:
@@ -55,18 +62,24 @@ def load_published(name: str, device: torch.device) -> PublishedClassifier:
     Raises:
         EncoderError: it cannot be had, is no audio classifier at 16 kHz, or has no trained head.
     """
-    from safetensors import SafetensorError
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
     _quieten()
     try:
-        if not Path(name).is_dir():
+        if Path(name).is_dir():
+            require_harmless_folder(name)
+        else:
             _require_within_reach(name)
+            require_harmless_on_hub(name)
         extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
         model, report = AutoModelForAudioClassification.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except EncoderError:
+        raise
+    except Exception as error:  # transformers raises nearly anything at values that it does not expect
+        if not Path(name).is_dir():
+            refuse_pickle_on_hub(name)
         raise _cannot_load(name, error) from error
     missing = sorted(key for key in report["missing_keys"] if key.rpartition(".")[2] not in OPTIONAL_WEIGHTS)
     if missing:
