@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from ser_cli.data.audio import SAMPLE_RATE_HZ, read_recording
-from ser_cli.data.manifest import Utterance
+import numpy as np
+from numpy.typing import NDArray
+
+from ser_cli.data.audio import SAMPLE_RATE_HZ, TooLongError, audible, open_recording, read_recording
+from ser_cli.data.manifest import MAX_BYTES, Utterance
 from ser_cli.data.store import AUDIO_DTYPE, AUDIO_NAME, FORMAT_VERSION, StoredAudio
 from ser_cli.errors import AudioError
-from ser_cli.files import write_atomically
+from ser_cli.files import parse_json, read_text, write_atomically
 
 JOURNAL_NAME = "journal.jsonl"
 
@@ -31,6 +34,14 @@ NOTED_AT_ONCE = 64
 
 ESTIMATED_FROM = 16
 """Recordings whose headers tell how much the whole corpus will take."""
+
+DENSEST = 128
+"""Bytes of decoded speech in one byte of a file: 64,000 a second against 4.75 kbit/s, the lowest rate of AMR."""
+
+LONGEST_STORED_S = 24 * 3600.0
+"""Of a recording, 5.5 GB: a FLAC file of a few megabytes may hold weeks of silence."""
+
+_READ_AT_ONCE = 1 << 20
 
 Progress = Callable[[int, int], None]
 """Told how many of how many recordings are decoded."""
@@ -71,15 +82,15 @@ def decode_into(
     lines: list[Decoded] = []
     with (folder / AUDIO_NAME).open("ab") as audio_file, (folder / JOURNAL_NAME).open("a", encoding="utf-8") as journal:
         for number, (utterance, waveform) in enumerate(_decode(todo), start=1):
-            if isinstance(waveform, AudioError):
-                unusable[utterance.id] = str(waveform)
+            try:
+                entry = _store(audio_file, end, utterance, waveform)
+            except AudioError as error:
+                unusable[utterance.id] = str(error)
             else:
-                audio_file.write(waveform.samples)
-                entry = waveform.stored_at(end, utterance.id)
                 end += entry.samples
                 stored[utterance.id] = entry
                 lines.append(Decoded(utterance.path, *_state(utterance.path), entry))
-            if number % NOTED_AT_ONCE == 0 or number == len(todo):
+            if number % NOTED_AT_ONCE == 0 or number == len(todo) or isinstance(waveform, TooLongError):
                 _note(audio_file, journal, lines)
                 lines.clear()
                 if progress:
@@ -89,18 +100,23 @@ def decode_into(
 
 
 def estimate_bytes(utterances: Sequence[Utterance]) -> int:
-    """About how many bytes the decoded recordings take: what a few have by their headers, over their files' size."""
-    import soundfile
+    """About how many bytes the decoded recordings take: what a few have by their headers, over their files' size.
 
+    A header may promise anything; it is believed up to `DENSEST` times the size of its file.
+    """
     sampled = utterances[:: max(1, len(utterances) // ESTIMATED_FROM)]
     decoded = files = 0
     for utterance in sampled:
         try:
-            known = soundfile.info(utterance.path)
-        except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError):
-            continue  # named later; video files too tell no length here
-        decoded += round(known.frames / known.samplerate * SAMPLE_RATE_HZ) * AUDIO_DTYPE.itemsize
-        files += max(0, _state(utterance.path)[0])
+            with open_recording(Path(utterance.path)) as stream:
+                promised_s = stream.promised_s
+        except AudioError:
+            continue  # named later
+        if promised_s is not None:
+            size = max(0, _state(utterance.path)[0])
+            promised = round(promised_s * SAMPLE_RATE_HZ) * AUDIO_DTYPE.itemsize
+            decoded += min(promised, DENSEST * size)
+            files += size
     if not files:
         return 0
     return round(decoded / files * sum(max(0, _state(utterance.path)[0]) for utterance in utterances))
@@ -115,20 +131,57 @@ def forget_journal(folder: Path) -> None:
 class _Waveform:
     """A decoded recording as it is stored."""
 
-    samples: bytes
+    samples: NDArray[np.float32]
     sha256: str
     source_rate_hz: int
     source_channels: int
 
-    def stored_at(self, offset: int, identity: str) -> StoredAudio:
-        return StoredAudio(
-            identity,
-            offset,
-            len(self.samples) // AUDIO_DTYPE.itemsize,
-            self.sha256,
-            self.source_rate_hz,
-            self.source_channels,
-        )
+
+def _store(audio_file: BinaryIO, offset: int, utterance: Utterance, waveform: _Waveform | AudioError) -> StoredAudio:
+    """Write one recording behind what is stored.
+
+    Args:
+        audio_file: at its end.
+        offset: samples that are stored.
+        utterance: whose recording it is.
+        waveform: decoded, or why it is not; one that is too long for that is decoded while it is written.
+
+    Raises:
+        AudioError: the recording cannot be used; nothing of it is left in the file.
+    """
+    if isinstance(waveform, TooLongError):
+        return _store_blocks(audio_file, offset, utterance)
+    if isinstance(waveform, AudioError):
+        raise waveform
+    audio_file.write(waveform.samples.data)
+    samples = len(waveform.samples)
+    return StoredAudio(
+        utterance.id, offset, samples, waveform.sha256, waveform.source_rate_hz, waveform.source_channels
+    )
+
+
+def _store_blocks(audio_file: BinaryIO, offset: int, utterance: Utterance) -> StoredAudio:
+    """Decode a long recording block by block into the file; as `_store`."""
+    path = Path(utterance.path)
+    digest = hashlib.sha256()
+    samples = 0
+    try:
+        with open_recording(path) as stream:
+            for block in audible(path, stream.blocks):
+                data = np.ascontiguousarray(block, dtype=AUDIO_DTYPE).data
+                audio_file.write(data)
+                digest.update(data)
+                samples += len(block)
+                if samples > LONGEST_STORED_S * SAMPLE_RATE_HZ:
+                    hours = LONGEST_STORED_S / 3600
+                    raise AudioError(
+                        f"{path}: lasts over {hours:.0f} hours, the most that is stored; cut it into parts"
+                    )
+            rate_hz, channels = stream.source_rate_hz, stream.source_channels
+    except AudioError:
+        audio_file.truncate(offset * AUDIO_DTYPE.itemsize)
+        raise
+    return StoredAudio(utterance.id, offset, samples, digest.hexdigest(), rate_hz, channels)
 
 
 def _decode(utterances: Sequence[Utterance]) -> Iterator[tuple[Utterance, _Waveform | AudioError]]:
@@ -139,8 +192,8 @@ def _decode(utterances: Sequence[Utterance]) -> Iterator[tuple[Utterance, _Wavef
             recording = read_recording(Path(utterance.path))
         except AudioError as error:
             return error
-        samples = recording.waveform.astype(AUDIO_DTYPE, copy=False).tobytes()
-        digest = hashlib.sha256(samples).hexdigest()
+        samples = np.ascontiguousarray(recording.waveform, dtype=AUDIO_DTYPE)
+        digest = hashlib.sha256(samples.data).hexdigest()
         return _Waveform(samples, digest, recording.source_rate_hz, recording.source_channels)
 
     waiting: deque[tuple[Utterance, Future[_Waveform | AudioError]]] = deque()
@@ -174,9 +227,10 @@ def _resume(folder: Path, utterances: Sequence[Utterance]) -> dict[str, Decoded]
         with audio_path.open("rb") as file:
             for decoded in _read_journal(journal_path):
                 entry = decoded.audio
+                if type(entry.samples) is not int or entry.samples < 1:
+                    break
                 unchanged = (decoded.size, decoded.mtime_ns) == _state(decoded.path)
-                data = file.read(entry.samples * AUDIO_DTYPE.itemsize)
-                whole = entry.offset == end and hashlib.sha256(data).hexdigest() == entry.sha256
+                whole = entry.offset == end and _digest_next(file, entry.samples) == entry.sha256
                 if wanted.get(entry.id) != decoded.path or not unchanged or not whole:
                     break
                 done[entry.id] = decoded
@@ -188,14 +242,24 @@ def _resume(folder: Path, utterances: Sequence[Utterance]) -> dict[str, Decoded]
     return done
 
 
+def _digest_next(file: BinaryIO, samples: int) -> str:
+    """SHA-256 of the next samples of a file."""
+    digest = hashlib.sha256()
+    left = samples * AUDIO_DTYPE.itemsize
+    while left > 0 and (data := file.read(min(left, _READ_AT_ONCE))):
+        digest.update(data)
+        left -= len(data)
+    return digest.hexdigest()
+
+
 def _read_journal(path: Path) -> Iterator[Decoded]:
     """The lines of a journal up to the first that is not whole; none of another version's."""
     try:
-        head, *lines = path.read_text(encoding="utf-8").splitlines()
-        if json.loads(head) != {"format": FORMAT_VERSION}:
+        head, *lines = read_text(path, MAX_BYTES).splitlines()
+        if parse_json(head) != {"format": FORMAT_VERSION}:
             return
         for line in lines:
-            values = json.loads(line)
+            values = parse_json(line)
             yield Decoded(**{**values, "audio": StoredAudio(**values["audio"])})
     except (OSError, ValueError, TypeError, KeyError):
         return

@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 
 from ser_cli.answers import Answer
 from ser_cli.classifiers import Classifier
-from ser_cli.data.audio import SAMPLE_RATE_HZ, read_recording
-from ser_cli.data.streaming import duration_of, read_windows
+from ser_cli.data.audio import LONGEST_S, SAMPLE_RATE_HZ, TooLongError, read_recording
+from ser_cli.data.streaming import read_windows
 from ser_cli.errors import AudioError
 from ser_cli.recordings import Missing, Source
-
-LONGEST_S = 120.0
-"""Of a recording that is classified as a whole: attention takes memory with the square of the duration."""
 
 BATCHES_AHEAD = 4
 """Batches whose clips are sorted by length together, and decoded while others are classified."""
 
 BATCH_S = 240.0
 """Longest batch, padding included, unless a single clip is longer: bounds the memory of the model."""
+
+SET_S = BATCHES_AHEAD * BATCH_S
+"""Longest set of clips that are sorted together: bounds what is held decoded, however large the batches are."""
+
+DECODED_AHEAD = 16
+"""Clips that wait, decoded, for the next set: enough to keep the threads busy."""
 
 PATIENCE_S = 0.25
 """How long an incomplete set of clips waits for a next path: a list that is still being written gets answers."""
@@ -82,7 +85,7 @@ class _Decoder:
 
     def __init__(self, sources: Iterable[Source], windows: Windows | None, ahead: int, threads: int) -> None:
         self.sources, self.windows = sources, windows
-        self.ready: queue.Queue[Any] = queue.Queue(maxsize=ahead)
+        self.ready: queue.Queue[Any] = queue.Queue(maxsize=min(ahead, DECODED_AHEAD))
         self.stopped = threading.Event()
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         # A daemon: it may wait for a line of standard input for ever.
@@ -99,13 +102,13 @@ class _Decoder:
     def sets(self, first: int, size: int) -> Iterator[list[_Clip]]:
         """Clips in order, so many at a time; fewer at first, and where the list pauses or ends."""
         clips: list[_Clip] = []
-        wanted = first
+        wanted, samples = first, 0
         while True:
             try:
                 item = self.ready.get(timeout=PATIENCE_S if clips else None)
             except queue.Empty:
                 yield clips
-                clips = []
+                clips, samples = [], 0
                 continue
             if item is None or isinstance(item, BaseException):
                 if clips:
@@ -113,10 +116,12 @@ class _Decoder:
                 if item is not None:
                     raise item
                 return
-            clips.append(item.result() if isinstance(item, Future) else item)
-            if len(clips) == wanted:
+            clip = item.result() if isinstance(item, Future) else item
+            clips.append(clip)
+            samples += 0 if clip.waveform is None else len(clip.waveform)
+            if len(clips) == wanted or samples >= SET_S * SAMPLE_RATE_HZ:
                 yield clips
-                clips, wanted = [], size
+                clips, wanted, samples = [], size, 0
 
     def _feed(self) -> None:
         try:
@@ -147,14 +152,14 @@ class _Decoder:
 
 def _decode(path: str) -> _Clip:
     try:
-        duration_s = duration_of(Path(path))
-        if duration_s is not None and LONGEST_S < duration_s < 1e9:
-            return _Clip(
-                path,
-                error=f"lasts {duration_s:,.0f} s, at most {LONGEST_S:.0f} s are classified as a whole;"
-                f" cut it into windows: --window 4 --hop 1",
-            )
         return _Clip(path, read_recording(path).waveform)
+    except TooLongError as error:
+        # Attention takes memory with the square of the duration.
+        return _Clip(
+            path,
+            error=f"{_without_path(error, path)}, at most {LONGEST_S:.0f} s are classified as a whole;"
+            f" cut it into windows: --window 4 --hop 1",
+        )
     except AudioError as error:
         return _Clip(path, error=_without_path(error, path))
 

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_cli.data.audio import read_recording
+from ser_cli.data.audio import TooLongError, open_recording, read_recording
+from ser_cli.data.streaming import read_windows
 from ser_cli.errors import AudioError
 from tests.conftest import write_tone
 
@@ -181,3 +183,95 @@ def test_a_video_without_sound_is_named(tmp_path):
             container.mux(packet)
     with pytest.raises(AudioError, match="has no sound track"):
         read_recording(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("claimed", [1, 999, 1_000_001, 2**31 - 1])
+def test_a_rate_that_no_recording_has_is_refused(tmp_path, claimed):
+    write_tone(tmp_path / "a.wav", 440)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[24:28] = claimed.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(AudioError, match=f"claims {claimed:,} samples per second; expected 1,000 to 1,000,000"):
+        read_recording(tmp_path / "a.wav")
+
+
+def with_total_samples(flac: bytes, total: int) -> bytes:
+    """Total samples are the last 36 of bits 108 to 143 of STREAMINFO, which starts at byte 8 (RFC 9639, 8.2)."""
+    word = int.from_bytes(flac[21:26], "big") >> 36 << 36 | total
+    return flac[:21] + word.to_bytes(5, "big") + flac[26:]
+
+
+def test_a_flac_file_written_to_a_pipe_does_not_know_its_length_and_is_read(tmp_path):
+    write_tone(tmp_path / "a.flac", 440, 2.0)
+    expected = read_recording(tmp_path / "a.flac").waveform
+    (tmp_path / "b.flac").write_bytes(with_total_samples((tmp_path / "a.flac").read_bytes(), 0))
+    np.testing.assert_array_equal(read_recording(tmp_path / "b.flac").waveform, expected)
+    pieces = list(read_windows(tmp_path / "b.flac", 0.5, 0.5))
+    np.testing.assert_array_equal(np.concatenate([piece.waveform for piece in pieces]), expected)
+
+
+def test_windows_of_a_flac_file_that_promises_more_end_where_its_sound_ends(tmp_path):
+    write_tone(tmp_path / "a.flac", 440, 2.0)
+    expected = read_recording(tmp_path / "a.flac").waveform
+    (tmp_path / "b.flac").write_bytes(with_total_samples((tmp_path / "a.flac").read_bytes(), 2**36 - 1))
+    pieces = []
+    with pytest.raises(AudioError, match=r"is truncated, its header promises 4294967\.30 s and 2\.00 s are there"):
+        for piece in read_windows(tmp_path / "b.flac", 0.5, 0.5):
+            pieces.append(piece)  # one by one: what came before the error counts
+    np.testing.assert_array_equal(np.concatenate([piece.waveform for piece in pieces]), expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile other.wav\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.wav\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_list_in_the_place_of_a_recording_opens_no_other_file(tmp_path, content):
+    write_tone(tmp_path / "other.wav", 440)
+    (tmp_path / "a.mp4").write_text(content)
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        read_recording(tmp_path / "a.mp4")
+
+
+def test_a_path_that_reads_like_a_command_to_ffmpeg_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("a.mp4"), "mono", 0)
+    Path("a.mp4").rename("concat:b.mp4|c.mp4")
+    assert len(read_recording("concat:b.mp4|c.mp4").waveform) > 7_000
+
+
+def test_a_video_file_that_ends_before_its_header_says_is_never_read_as_a_shorter_clip(tmp_path):
+    time = np.arange(48_000 * 4) / 48_000
+    frame = av.AudioFrame.from_ndarray(
+        0.3 * np.sin(880 * np.pi * time)[None].astype("f4"), format="fltp", layout="mono"
+    )
+    frame.sample_rate = 48_000
+    # The index comes first, as web servers want it: a half of the file can be opened.
+    with av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("aac", rate=48_000, layout="mono")
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert len(read_recording(tmp_path / "a.mp4").waveform) == pytest.approx(64_000, abs=1_100)
+    (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
+    with pytest.raises(AudioError, match=r"is truncated, its header promises 4\.\d+ s|cannot be decoded"):
+        read_recording(tmp_path / "half.mp4")
+
+
+def test_what_lasts_over_two_minutes_is_not_held_in_memory_as_a_whole(tmp_path):
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", 16_000, 1) as file:
+        for _ in range(130):
+            file.write(np.full(16_000, 0.1))
+    with pytest.raises(TooLongError, match="lasts 130 s"):
+        read_recording(tmp_path / "a.flac")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.wav"])
+def test_what_fails_while_a_recording_is_stored_is_not_said_of_the_recording(tmp_path, name):
+    write_video(tmp_path / "a.mp4", "mono", 0)
+    write_tone(tmp_path / "a.wav", 440)
+    with pytest.raises(OSError, match="No space left"), open_recording(tmp_path / name) as stream:
+        next(stream.blocks)
+        raise OSError(errno.ENOSPC, "No space left on device")
