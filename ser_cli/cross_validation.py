@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ser_cli.checkpoints import load_model
 from ser_cli.data.folds import Fold, caveats, check_folds, hash_folds, make_folds, write_folds
 from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.devices import choose_device, choose_precision
+from ser_cli.devices import choose_device, choose_precision, describe_arithmetic
 from ser_cli.embeddings import embed_fold, write_embeddings
 from ser_cli.errors import FoldError, RunError, UsageError
 from ser_cli.evaluation import evaluate_run
@@ -25,6 +26,7 @@ from ser_cli.files import write_atomically
 from ser_cli.locks import hold_free
 from ser_cli.models.building import build_model
 from ser_cli.observers import TrainingObserver
+from ser_cli.processes import by_first, number_of_processes, rank, shared_by_first, wait_for_all, were_several_started
 from ser_cli.recipe import Recipe
 from ser_cli.reports import write_report
 from ser_cli.resumption import CheckpointFolder
@@ -168,27 +170,62 @@ def cross_validate(
     accelerator = _accelerate(device_name, plan.recipe)
     if not _all_done(plan, folder):
         build_model(plan.recipe, len(plan.corpus.labels))  # fails now, not after the folder is made
+    run = Run(folder)
     with ExitStack() as stack:
-        with _starting(folder):
-            if force:
-                _require_unheld(folder)
-            settings = flat_settings(plan.recipe.model_dump(mode="json"))
-            run = open_or_create_run(folder, plan.identity, settings, force=force, changed_anyway=changed_anyway)
-            _write_preamble(run, plan, accelerator)
-            mine = _hold_folds(run, plan, observer, stack, embeddings=embeddings)
+        mine: list[int] = []
+
+        def open_run() -> None:
+            mine.extend(
+                _open(
+                    plan,
+                    folder,
+                    accelerator,
+                    observer,
+                    stack,
+                    force=force,
+                    changed_anyway=changed_anyway,
+                    embeddings=embeddings,
+                )
+            )
+
+        by_first(open_run)
         observer.run_opened(run.finished_among(plan.wanted))
         resuming = Resuming(interval or Interval(), _made_with(plan, accelerator), changed_anyway)
-        for index in mine:
+        for index in shared_by_first(mine):
             fold, folder_of_fold = plan.folds[index - 1], run.fold(index)
-            if not folder_of_fold.is_done:
-                write_environment(folder_of_fold.folder / "environment.json", str(accelerator.device))
+            if not shared_by_first(folder_of_fold.is_done):
+                environment = folder_of_fold.folder / "environment.json"
+                by_first(partial(write_environment, environment, _arithmetic(accelerator)))
                 train_fold(plan.corpus, fold, plan.recipe, folder_of_fold, accelerator, observer, resuming)
-            CheckpointFolder(folder_of_fold.checkpoints_path).clear()
-            if embeddings and not folder_of_fold.embeddings_path.is_file():
-                _store_embeddings(plan, folder_of_fold, fold, accelerator, observer)
-    if run.is_complete:
+            if rank() == 0:
+                CheckpointFolder(folder_of_fold.checkpoints_path).clear()
+                if embeddings and not folder_of_fold.embeddings_path.is_file():
+                    _store_embeddings(plan, folder_of_fold, fold, accelerator, observer)
+            wait_for_all()
+    if rank() == 0 and run.is_complete:
         write_report(run, evaluate_run(run))
     return run
+
+
+def _open(
+    plan: Plan,
+    folder: Path,
+    accelerator: Accelerator,
+    observer: TrainingObserver,
+    stack: ExitStack,
+    *,
+    force: bool,
+    changed_anyway: bool,
+    embeddings: bool,
+) -> list[int]:
+    """Open the run and hold the folds that have work left until the stack is closed; these are returned."""
+    with _starting(folder):
+        if force:
+            _require_unheld(folder)
+        settings = flat_settings(plan.recipe.model_dump(mode="json"))
+        run = open_or_create_run(folder, plan.identity, settings, force=force, changed_anyway=changed_anyway)
+        _write_preamble(run, plan, accelerator)
+        return _hold_folds(run, plan, observer, stack, embeddings=embeddings)
 
 
 @contextmanager
@@ -263,22 +300,33 @@ def _made_with(plan: Plan, accelerator: Accelerator) -> dict[str, str]:
         **versions,
         "kind of device": accelerator.device.type,
         "precision": accelerator.mixed_precision,
+        "processes": str(number_of_processes()),
     }
 
 
 def _accelerate(device_name: str, recipe: Recipe) -> Accelerator:
-    """The device and precision that were asked for."""
+    """The device and precision that were asked for; each of several processes has a device of its own.
+
+    Raises:
+        UsageError: they are not to be had.
+    """
     device = choose_device(device_name)
     if device.type == "cuda" and device.index is not None:
+        if were_several_started():
+            raise UsageError(
+                f"--device {device_name}: several processes were started, and each takes a GPU of its own\n"
+                f"  give --device cuda, and choose among GPUs with CUDA_VISIBLE_DEVICES"
+            )
         torch.cuda.set_device(device)  # accelerate takes the current one
     precision = choose_precision(recipe.training.precision, device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
-    if accelerator.num_processes > 1:
-        raise UsageError(
-            f"started as one of {accelerator.num_processes} processes, which would all train the same folds\n"
-            f"  start one process per fold instead: ser train … --fold 1, ser train … --fold 2"
-        )
-    return accelerator
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if recipe.training.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = recipe.training.tf32
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+
+
+def _arithmetic(accelerator: Accelerator) -> dict[str, object]:
+    return describe_arithmetic(accelerator.device, accelerator.mixed_precision, number_of_processes())
 
 
 def _all_done(plan: Plan, folder: Path) -> bool:
@@ -290,7 +338,7 @@ def _all_done(plan: Plan, folder: Path) -> bool:
 def _write_preamble(run: Run, plan: Plan, accelerator: Accelerator) -> None:
     """What stands beside the folds; each file on its own, since a process may have been stopped in between."""
     if not run.environment_path.is_file():
-        write_environment(run.environment_path, str(accelerator.device))
+        write_environment(run.environment_path, _arithmetic(accelerator))
     if not run.protocol_path.is_file():
         told = {**plan.protocol.as_json(), "caveats": plan.caveats}
         write_json(run.protocol_path, told)

@@ -45,3 +45,20 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name == "float16" and device.type != "cuda":
         raise UsageError(f"training.precision float16: needs a GPU, found {device.type}; use float32")
     return {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[name]
+
+
+def describe_arithmetic(device: torch.device, precision: str, processes: int) -> dict[str, object]:
+    """What decides the last digits of a result, besides the seed: device, precision, threads, processes."""
+    told: dict[str, object] = {
+        "device": str(device),
+        "precision": {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision],
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+    }
+    if device.type == "cuda":
+        told |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
+    return told

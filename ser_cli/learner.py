@@ -1,22 +1,32 @@
 """What learning changes in one fold, and one step of it: weights, their average, centers, moments, learning rates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.batches import Batch
 from ser_cli.errors import SerError
 from ser_cli.losses import MultiLoss
 from ser_cli.models.classifier import EmotionClassifier
+from ser_cli.models.compiled import compile_layers
 from ser_cli.optimization import average_of, learning_rate_factor, make_optimizer, set_learning_rates
-from ser_cli.recipe import OptimizerSettings
+from ser_cli.processes import gathered, number_of_processes, rank
+from ser_cli.recipe_settings import OptimizerSettings
 
 GRADIENT = "gradient"
+
+
+class MemoryFullError(SerError):
+    """A batch does not fit into the memory of the device."""
 
 
 class NotFiniteError(SerError):
@@ -43,7 +53,10 @@ class Learner:
         accelerator: Accelerator,
         settings: OptimizerSettings,
         epochs: int,
-        weight_average: float,
+        *,
+        weight_average: float = 0.0,
+        compiled: bool = False,
+        retry_smaller: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -54,6 +67,8 @@ class Learner:
             settings: how weights move.
             epochs: of the schedule of the learning rates.
             weight_average: decay per step of the running average; 0 keeps none.
+            compiled: compile the layers of a pre-trained encoder.
+            retry_smaller: learn batches in parts once the memory of the device was full.
         """
         self.model = model
         self.criterion = criterion
@@ -65,6 +80,12 @@ class Learner:
         optimizer = make_optimizer(model, criterion, settings)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._average = average_of(model, weight_average)
+        self._retry_smaller = retry_smaller
+        self._parts = 1
+        """In how many parts each batch is learnt."""
+        if compiled:
+            compile_layers(model.encoder)
+        self._distributed = _distributed(model, accelerator.device)
         self._optimizer: Any = accelerator.prepare(optimizer)
 
     def learning_rate_at(self, epochs_done: float) -> float:
@@ -84,41 +105,90 @@ class Learner:
 
     def begin_epoch(self, seed: int) -> None:
         """Seed everything that is drawn while an epoch is learnt, and put the model into training mode."""
-        torch.manual_seed(seed)  # dropout
-        self.augmentation.manual_seed(seed)
+        own = seed if rank() == 0 else int(np.random.SeedSequence([seed, rank()]).generate_state(1)[0])
+        torch.manual_seed(own)  # dropout
+        self.augmentation.manual_seed(own)
         self.model.train()
 
-    def learn(self, batch: Batch, epochs_done: float) -> dict[str, float]:
-        """One step: the weighted sum of the losses under `total`, and each loss unweighted.
+    def learn(self, batches: Sequence[Batch], epochs_done: float) -> dict[str, float]:
+        """One step: the weighted sum of the losses under `total`, and each loss unweighted, mean over the batches.
 
         Args:
-            batch: what is learnt.
+            batches: whose gradients make the step; of several processes, each has its clips of them.
             epochs_done: before this step, with fractions; decides the learning rates.
 
         Raises:
             NotFiniteError: a loss or a gradient is NaN or infinite. The weights are those of the step before.
+            MemoryFullError: a batch does not fit into the memory of the device.
         """
-        batch = batch.to(self.accelerator.device)
-        self._optimizer.zero_grad()
-        losses = self._losses(batch)
-        total = self.criterion.total(losses)
-        self.accelerator.backward(total)
-        norm = self._clip_gradients()
-        # One transfer: each would wait for the device.
-        read = torch.stack([v.detach().double() for v in (total, *losses.values(), norm)]).tolist()
-        values = dict(zip(("total", *losses, GRADIENT), read, strict=True))
-        self._require_finite(values, batch)
+        while True:
+            try:
+                values = self._add_gradients(batches)
+                break
+            except RuntimeError as error:
+                self._learn_smaller(batches, error)
         set_learning_rates(self._optimizer, epochs_done, self._epochs, self._settings)
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self.model)
-        del values[GRADIENT]
         return values
+
+    def _add_gradients(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """Forward and backward through all batches; their losses."""
+        self._optimizer.zero_grad()
+        parts = [part for batch in batches for part in (batch.parted(self._parts) if self._parts > 1 else [batch])]
+        names: list[str] = []
+        sums: list[Tensor] = []
+        for position, part in enumerate(parts):
+            on_device = part.to(self.accelerator.device)
+            with self._without_exchange(unless=position == len(parts) - 1):
+                losses = self._losses(on_device)
+                total = self.criterion.total(losses)
+                self.accelerator.backward(total / len(parts) if len(parts) > 1 else total)
+            names = ["total", *losses]
+            values = [value.detach().double() for value in (total, *losses.values())]
+            sums = values if not sums else [a + b for a, b in zip(sums, values, strict=True)]
+        norm = self._clip_gradients().double()
+        # One transfer: each would wait for the device.
+        read = torch.stack([*(value / len(parts) for value in sums), norm]).tolist()
+        found = dict(zip([*names, GRADIENT], read, strict=True))
+        self._require_finite(found, batches)
+        del found[GRADIENT]
+        return found
+
+    def _without_exchange(self, *, unless: bool) -> AbstractContextManager[object]:
+        """Of several processes, exchange gradients after the last batch of a step alone."""
+        return nullcontext() if unless or self._distributed is None else self._distributed.no_sync()
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         with self.accelerator.autocast():
-            output = self.model(batch.waveforms, batch.lengths, self.augmentation)
+            output = (self._distributed or self.model)(batch.waveforms, batch.lengths, self.augmentation)
         return self.criterion.each(output, batch.targets)
+
+    def _learn_smaller(self, batches: Sequence[Batch], error: RuntimeError) -> None:
+        """Part the batches once more after the memory was full, where that was asked for.
+
+        Raises:
+            MemoryFullError: it was not, or a batch cannot be parted any more.
+            RuntimeError: the error was another one.
+        """
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise error
+        clips = max(len(batch.ids) for batch in batches)
+        if self._retry_smaller and number_of_processes() == 1 and 2 * self._parts <= clips // 2:
+            self._parts *= 2
+            self._optimizer.zero_grad()
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return
+        longest = max(float(batch.lengths.max()) for batch in batches) / SAMPLE_RATE_HZ
+        raise MemoryFullError(
+            f"the memory of {self.accelerator.device} is too small for a batch of {clips} clips of up to"
+            f" {longest:.1f} s\n"
+            f"  lower training.batch_size (and raise training.accumulate), training.max_batch_s or training.max_clip_s,"
+            f" set encoder.checkpoint_activations=true, or training.retry_smaller=true to have batches parted\n"
+            f"  ({str(error).splitlines()[0]})"
+        ) from error
 
     def _clip_gradients(self) -> Tensor:
         """Clip the model's gradients where the recipe says so; the norm of all gradients before that."""
@@ -128,7 +198,7 @@ class Learner:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
         return norm
 
-    def _require_finite(self, values: Mapping[str, float], batch: Batch) -> None:
+    def _require_finite(self, values: Mapping[str, float], batches: Sequence[Batch]) -> None:
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken == [GRADIENT] and self.accelerator.scaler is not None:
             return  # float16: the scaler leaves the step out and lowers its scale
@@ -136,25 +206,26 @@ class Learner:
             return
         name = next((name for name in broken if name != "total"), "total")
         if name == GRADIENT:
-            what = f"the losses are finite, but {self._blame_gradient(batch)}"
+            what = f"the losses are finite, but {self._blame_gradient(batches)}"
         else:
             what = f"the loss {name} is {values[name]}"
-        raise NotFiniteError(f"{what}\n  clips of the batch: {', '.join(batch.ids)}")
+        clips = [identity for batch in batches for identity in batch.ids]
+        raise NotFiniteError(f"{what}\n  clips of the batch: {', '.join(clips)}")
 
-    def _blame_gradient(self, batch: Batch) -> str:
-        """Which loss has a gradient that is no number; the batch goes through the model once more for each."""
-        guilty = []
-        for name in self._losses(batch):
-            loss = self._losses(batch)[name]
-            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-            if not all(g is None or bool(g.isfinite().all()) for g in gradients):
-                guilty.append(name)
+    def _blame_gradient(self, batches: Sequence[Batch]) -> str:
+        """Which loss has a gradient that is no number; the batches go through the model once more for each."""
+        guilty: list[str] = []
+        for batch in (batch.to(self.accelerator.device) for batch in batches):
+            for name in self.criterion.weights.as_dict():
+                gradients = torch.autograd.grad(self._losses(batch)[name], self._parameters, allow_unused=True)
+                if not all(g is None or bool(g.isfinite().all()) for g in gradients):
+                    guilty.append(name)
         if not guilty:
             return "the gradient of their sum is not"
-        return f"the gradient of the loss {' and of '.join(guilty)} is not"
+        return f"the gradient of the loss {' and of '.join(dict.fromkeys(guilty))} is not"
 
     def state(self) -> LearnerState:
-        """A copy of everything that a later process needs to go on."""
+        """A copy of everything that a later process needs to go on; called by all processes together."""
         tensors = {f"model.{name}": _off_device(value) for name, value in self.model.state_dict().items()}
         tensors |= {f"criterion.{name}": _off_device(value) for name, value in self.criterion.state_dict().items()}
         if self._average is not None:
@@ -162,13 +233,11 @@ class Learner:
         moments = self._optimizer.state_dict()
         for index, values in moments["state"].items():
             tensors |= {f"optimizer.{index}.{key}": _off_device(value) for key, value in values.items()}
-        tensors["random.torch"] = torch.get_rng_state()
-        tensors["random.augmentation"] = self.augmentation.get_state()
-        device = self.accelerator.device
-        if device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+        for number, states in enumerate(gathered(self._random_states())):
+            tensors |= {f"random.{number}.{name}": value for name, value in states.items()}
         facts = {
             "groups": moments["param_groups"],
+            "parts": self._parts,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
         }
         return LearnerState(tensors, facts)
@@ -191,11 +260,31 @@ class Learner:
         self._optimizer.load_state_dict({"state": moments, "param_groups": facts["groups"]})
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
-        torch.set_rng_state(tensors["random.torch"])
-        self.augmentation.set_state(tensors["random.augmentation"])
-        if self.accelerator.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.accelerator.device)
+        self._parts = int(facts["parts"])
+        random = _under(f"random.{rank()}", tensors)
+        if random:  # a training that goes on with more processes has none for the new ones
+            torch.set_rng_state(random["torch"])
+            self.augmentation.set_state(random["augmentation"])
+        if "cuda" in random and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.accelerator.device)
         self.model.train()
+
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {"torch": torch.get_rng_state(), "augmentation": self.augmentation.get_state()}
+        if self.accelerator.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
+        return states
+
+
+def _distributed(model: EmotionClassifier, device: torch.device) -> DistributedDataParallel | None:
+    """The model among several processes; None where this is the only one."""
+    if number_of_processes() == 1:
+        return None
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    # Which parameters take part differs by step: layers are left out at random, losses without a weight read nothing.
+    own = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=own, find_unused_parameters=True)
 
 
 def _off_device(value: Tensor) -> Tensor:

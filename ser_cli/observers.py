@@ -28,6 +28,9 @@ class TrainingObserver(Protocol):
     def fold_resumed(self, fold: "Fold", epoch: int, step: int) -> None:
         """A fold goes on behind the step of an epoch at which it was left."""
 
+    def signal_that_came(self) -> int:
+        """The number of the signal that asked the process to end; 0 where none did."""
+
     def raise_if_stopped(self) -> None:
         """Called wherever it is safe to leave.
 

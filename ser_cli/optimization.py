@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ser_cli.recipe import OptimizerSettings
+from ser_cli.recipe_settings import OptimizerSettings
 
 
 def make_optimizer(model: nn.Module, criterion: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -25,7 +25,8 @@ def make_optimizer(model: nn.Module, criterion: nn.Module, settings: OptimizerSe
     ]
     for group in groups:
         group["initial_lr"] = group["lr"]
-    return torch.optim.AdamW(groups)
+    on_gpu = any(p.is_cuda for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, fused=True) if on_gpu else torch.optim.AdamW(groups)
 
 
 def set_learning_rates(

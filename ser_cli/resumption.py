@@ -174,9 +174,8 @@ class CheckpointFolder:
         return self._chosen[epoch]
 
     def _delete_old(self) -> None:
-        *old, _last_but_one, _last = [None, None, *sorted(self._paths())]
-        for path in filter(None, old):
-            shutil.rmtree(path, ignore_errors=True)
+        for old in sorted(self._paths())[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
         used = set()
         for path in self._paths():
             try:

@@ -1,15 +1,18 @@
 """Train one fold: set up, learn epoch by epoch, judge each, test the chosen weights once."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 from accelerate import Accelerator
 from torch import Tensor
 
 from ser_cli.checkpoint_times import CheckpointClock, Interval
 from ser_cli.checkpoints import hash_weights, save_model
-from ser_cli.data.batches import BatchLoader
+from ser_cli.data.batch_plans import share_of_process
+from ser_cli.data.batches import Batch, BatchLoader
 from ser_cli.data.folds import Fold
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.disk_space import require_space
@@ -21,6 +24,7 @@ from ser_cli.losses import LossWeights
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.observers import TrainingObserver
 from ser_cli.predictions import Prediction, write_predictions
+from ser_cli.processes import by_first, gathered, largest, number_of_processes, rank, shared_from_first
 from ser_cli.provenance import provenance_of
 from ser_cli.recipe import Recipe
 from ser_cli.resumption import KEPT, Checkpoint, CheckpointFolder, Progress, differences
@@ -160,21 +164,25 @@ class _FoldTraining:
     def _learn_epoch(self) -> None:
         """The steps that are left of the running epoch."""
         epoch, first = self.progress.epoch, self.progress.step
+        settings = self.recipe.training
         seed = derive_seed(self.recipe, self.fold, EPOCH, epoch)
-        plan = plan_training_epoch(self.corpus, self.fold, self.recipe, seed)
+        plan = share_of_process(
+            plan_training_epoch(self.corpus, self.fold, self.recipe, seed), rank(), number_of_processes()
+        )
+        steps = math.ceil(len(plan) / settings.accumulate)
         if first == 0:
             self.learner.begin_epoch(seed)
             rate = self.learner.learning_rate_at(epoch - 1)
             self.progress = replace(self.progress, learning_rate=rate, sums={}, seconds=0.0, waited_s=0.0)
         self.learner.model.train()
         on_gpu = self.accelerator.device.type == "cuda"
-        loader = BatchLoader(self.corpus, plan[first:], pin_memory=on_gpu)
+        loader = BatchLoader(self.corpus, plan[first * settings.accumulate :], pin_memory=on_gpu)
         waited_before = self.progress.waited_s
         before = time.perf_counter()
-        for batch in loader:
+        for batches in _batched(loader, settings.accumulate):
             step = self.progress.step + 1
             try:
-                values = self.learner.learn(batch, ((epoch - 1) * len(plan) + step - 1) / len(plan))
+                values = self.learner.learn(batches, ((epoch - 1) * steps + step - 1) / steps)
             except NotFiniteError as error:
                 raise _numbers_went_wrong(self.fold, epoch, step, error) from None
             now = time.perf_counter()
@@ -187,11 +195,21 @@ class _FoldTraining:
                 seconds=done.seconds + now - before,
                 waited_s=waited_before + loader.waited_s,
             )
-            self.observer.step_done(step, len(plan))
-            if self.clock.is_due():
-                self._save()
+            self.observer.step_done(step, steps)
+            self._save_or_stop()
             before = time.perf_counter()  # saving is no training
-            self.observer.raise_if_stopped()
+
+    def _save_or_stop(self) -> None:
+        """After a step: write a checkpoint if one is due, leave if a signal came; all processes together.
+
+        Raises:
+            Stopped: a signal came, here or to another process.
+        """
+        signal, due = largest([self.observer.signal_that_came(), int(self.clock.is_due())], self.accelerator.device)
+        if due:
+            self._save()
+        if signal:
+            raise Stopped(signal)
 
     def _judge(self) -> Scores | None:
         """Scores on the side that chooses the epoch."""
@@ -228,18 +246,22 @@ class _FoldTraining:
             best=max(standing, done.best),
             chosen=done.epoch if is_best else done.chosen,
         )
-        write_history(self.folder.history_path, self.progress.records)
+        by_first(lambda: write_history(self.folder.history_path, self.progress.records))
         self.observer.epoch_done(record)
 
     def test(self) -> None:
         """Test the chosen weights and write model, predictions and, last, the done-marker."""
-        tested = self.learner.tested_model
-        tested.load_state_dict(self.chosen_weights)
+        self.learner.tested_model.load_state_dict(self.chosen_weights)
         predictions = self._predict(self.fold.test)
         scores = self._score(predictions, self.fold.lacking)
+        by_first(lambda: self._write(predictions, scores))
+        self.observer.fold_done(self.fold, scores, self.progress.chosen)
+
+    def _write(self, predictions: Sequence[Prediction], scores: Scores) -> None:
+        tested, labels = self.learner.tested_model, self.corpus.labels
         provenance = provenance_of(self.corpus, self.fold, Run(self.folder.folder.parent).identity())
-        save_model(self.folder.folder, tested, self.chosen_weights, self.corpus.labels, self.recipe, provenance)
-        write_predictions(self.folder.predictions_path, predictions, self.corpus.labels)
+        save_model(self.folder.folder, tested, self.chosen_weights, labels, self.recipe, provenance)
+        write_predictions(self.folder.predictions_path, predictions, labels)
         seconds = self.progress.seconds_before + time.perf_counter() - self.began
         self.folder.finish(
             {
@@ -253,25 +275,32 @@ class _FoldTraining:
                 "lacking": list(self.fold.lacking),
                 "scores": asdict(scores),
                 "initial_encoder_sha256": self.encoder_hash,
+                "processes": number_of_processes(),
                 "stops": self.progress.stops,
                 "changes": list(self.changes),
                 "seconds": round(seconds, 1),
             }
         )
-        self.observer.fold_done(self.fold, scores, self.progress.chosen)
 
     def _predict(self, ids: Sequence[str]) -> tuple[Prediction, ...]:
-        settings = self.recipe.training
-        return predict_stored(
-            self.learner.tested_model,
+        """Predictions in the order of `ids`; several processes share the clips."""
+        settings, model = self.recipe.training, self.learner.tested_model
+        for buffer in model.buffers():  # of batch normalisation: each process has seen its own clips
+            shared_from_first(buffer)
+        alone = number_of_processes() == 1
+        mine = predict_stored(
+            model,
             self.corpus,
-            ids,
+            ids[rank() :: number_of_processes()],
             self.fold.index,
             settings.batch_size,
             max_clip_s=settings.max_clip_s,
             max_batch_s=settings.max_batch_s,
-            progress=lambda done: self.observer.raise_if_stopped(),
+            # Among several, one that leaves here would have the others wait for it.
+            progress=lambda done: self.observer.raise_if_stopped() if alone else None,
         )
+        by_id = {prediction.id: prediction for part in gathered(mine) for prediction in part}
+        return tuple(by_id[identity] for identity in ids)
 
     def _score(self, predictions: Sequence[Prediction], lacking: Sequence[str]) -> Scores:
         labels = self.corpus.labels
@@ -285,7 +314,8 @@ class _FoldTraining:
 
     def _save(self) -> None:
         began = time.perf_counter()
-        self.checkpoints.save(self._checkpoint())
+        checkpoint = self._checkpoint()
+        by_first(lambda: self.checkpoints.save(checkpoint))
         self.saved_steps = self.progress.steps_done
         self.clock.saved(time.perf_counter() - began)
 
@@ -303,3 +333,9 @@ def _numbers_went_wrong(fold: Fold, epoch: int, step: int, error: NotFiniteError
         f"  the last checkpoint is from before it; lower the learning rate (--set optimizer.learning_rate=…)"
         f" or look at these clips"
     )
+
+
+def _batched(items: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part

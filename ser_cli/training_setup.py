@@ -16,7 +16,8 @@ from ser_cli.learner import Learner
 from ser_cli.losses import LossWeights, MultiLoss, balanced_class_weights, weights_from_measured
 from ser_cli.models.building import build_model
 from ser_cli.models.classifier import EmotionClassifier
-from ser_cli.recipe import MixupSettings, Recipe
+from ser_cli.recipe import Recipe
+from ser_cli.recipe_settings import MixupSettings
 
 INITIAL_WEIGHTS, EPOCH, CALIBRATION = range(3)
 """What a derived seed is for; see `derive_seed`."""
@@ -56,7 +57,14 @@ def set_up_learner(
     if loss_weights is not None:
         criterion = _criterion(recipe, loss_weights, corpus, fold).to(accelerator.device)
     return Learner(
-        model, criterion, accelerator, recipe.optimizer, recipe.training.epochs, recipe.training.weight_average
+        model,
+        criterion,
+        accelerator,
+        recipe.optimizer,
+        recipe.training.epochs,
+        weight_average=recipe.training.weight_average,
+        compiled=recipe.training.compile,
+        retry_smaller=recipe.training.retry_smaller,
     )
 
 

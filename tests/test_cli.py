@@ -227,11 +227,10 @@ def test_a_first_ctrl_c_waits_for_the_step_and_a_second_does_not():
     from ser_cli.commands.interruption import finishing_steps
 
     before = signal.getsignal(signal.SIGINT)
-    with finishing_steps() as raise_if_interrupted:
-        raise_if_interrupted()
+    with finishing_steps() as signal_that_came:
+        assert signal_that_came() == 0
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            raise_if_interrupted()
+        assert signal_that_came() == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

@@ -62,7 +62,7 @@ def test_strange_clips_train_without_nan(tmp_path, request, method, encoder):
         seed = derive_seed(recipe, fold, EPOCH, epoch)
         learner.begin_epoch(seed)
         for batch in BatchLoader(corpus, plan_training_epoch(corpus, fold, recipe, seed)):
-            values = learner.learn(batch, epoch - 1)
+            values = learner.learn([batch], epoch - 1)
             assert all(math.isfinite(value) for value in values.values()), values
             seen |= set(batch.ids)
     assert seen == set(fold.train)
@@ -82,7 +82,7 @@ def small(tmp_path):
 
 def test_a_step_takes_the_learning_rate_of_where_training_stands(small):
     learner, batch = small
-    learner.learn(batch, 3.0)  # half of the 6 epochs of warming up
+    learner.learn([batch], 3.0)  # half of the 6 epochs of warming up
     rates = [group["lr"] for group in learner.state().facts["groups"]]
     assert rates == pytest.approx([0.5e-3, 0.5e-3, 2.5e-3])
 
@@ -98,7 +98,7 @@ def test_a_loss_that_is_no_number_is_named_with_the_clips_and_nothing_is_learnt(
 
     monkeypatch.setattr(learner.criterion, "each", broken)
     with pytest.raises(NotFiniteError, match=r"the loss focal is inf\n  clips of the batch: clip-0, clip-1") as caught:
-        learner.learn(batch, 0.0)
+        learner.learn([batch], 0.0)
     assert "clip-5" in str(caught.value)
     assert all(
         torch.equal(value, before[name])
@@ -119,7 +119,7 @@ def test_a_gradient_that_is_no_number_is_traced_to_its_loss(small, monkeypatch):
 
     monkeypatch.setattr(learner.criterion, "each", broken)
     with pytest.raises(NotFiniteError, match="the losses are finite, but the gradient of the loss center is not"):
-        learner.learn(batch, 0.0)
+        learner.learn([batch], 0.0)
 
 
 def test_a_fold_whose_numbers_go_wrong_stops_at_its_step_and_keeps_its_checkpoint(ser, tones, monkeypatch):

@@ -10,34 +10,29 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ser_cli.console import print_error
-from ser_cli.errors import Stopped
 
 NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}
 """What a person is told; schedulers send the last two before they take the machine away. Windows lacks SIGUSR1."""
 
 
 @contextmanager
-def finishing_steps() -> Iterator[Callable[[], None]]:
-    """Catch signals inside the block; gives a function that raises `Stopped` if one came."""
-    came: int | None = None
+def finishing_steps() -> Iterator[Callable[[], int]]:
+    """Catch signals inside the block; gives a function that returns the number of the one that came, or 0."""
+    came = 0
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        if came is not None and number == signal.SIGINT:
+        if came and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
-        if came is None:
+        if not came:
             again = "; press it again to leave at once" if number == signal.SIGINT else ""
             print_error(f"{NAMES[signal.Signals(number).name]}: finishing the step that runs{again}")
         came = number
 
-    def raise_if_stopped() -> None:
-        if came is not None:
-            raise Stopped(came)
-
     caught = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
     previous = {number: signal.signal(number, note) for number in caught}
     try:
-        yield raise_if_stopped
+        yield lambda: came
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

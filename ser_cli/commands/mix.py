@@ -202,7 +202,7 @@ def _clips_of(
         return tuple(utterance.id for utterance in corpus.utterances)
     from ser_cli.data.folds import check_folds, make_folds
     from ser_cli.data.protocols import choose_protocol
-    from ser_cli.recipe import SelectionSettings
+    from ser_cli.recipe_settings import SelectionSettings
 
     chosen = choose_protocol(corpus, protocol, folds, seed)
     made = make_folds(chosen, corpus, validation_speakers=SelectionSettings().validation_speakers, seed=seed)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ser_cli.console import Console
-from ser_cli.errors import count_of
+from ser_cli.errors import Stopped, count_of
 
 if TYPE_CHECKING:
     from ser_cli.data.folds import Fold
@@ -36,7 +36,7 @@ class TrainingView:
     """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
 
     def __init__(
-        self, console: Console, folds: int, wanted: int, epochs: int, raise_if_stopped: Callable[[], None]
+        self, console: Console, folds: int, wanted: int, epochs: int, signal_that_came: Callable[[], int]
     ) -> None:
         """Prepare to show a cross-validation.
 
@@ -45,10 +45,10 @@ class TrainingView:
             folds: of the protocol.
             wanted: folds to be trained now.
             epochs: of each.
-            raise_if_stopped: called wherever it is safe to leave.
+            signal_that_came: number of the signal that asked the process to end, or 0.
         """
         self._console = console
-        self._raise_if_stopped = raise_if_stopped
+        self.signal_that_came = signal_that_came
         self._folds = folds
         self._epochs = epochs
         self._epochs_left = epochs * wanted
@@ -85,7 +85,8 @@ class TrainingView:
 
     def raise_if_stopped(self) -> None:
         """Leave here where a signal came."""
-        self._raise_if_stopped()
+        if number := self.signal_that_came():
+            raise Stopped(number)
 
     def fold_started(self, fold: "Fold", epochs: int) -> None:
         """Say who is trained on and who is tested."""
@@ -135,7 +136,7 @@ class TrainingView:
 
     def embedding(self, fold: "Fold", done: int, total: int) -> None:
         """Say that embeddings are being made; leave here where a signal came."""
-        self._raise_if_stopped()
+        self.raise_if_stopped()
         if not done:
             self._console.say(f"fold {fold.index}/{self._folds}: embeddings of {count_of(total, 'clip')}")
 

@@ -1,5 +1,6 @@
 """`ser train`: cross-validate a recipe on a corpus."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -142,7 +143,9 @@ def train(
     from ser_cli.checkpoint_times import parse_interval
     from ser_cli.recipe import default_recipe, load_recipe
 
-    console = Console(quiet, verbose)
+    # Of several processes that torchrun or accelerate start, the first alone tells what happens.
+    is_first = os.environ.get("RANK", "0") == "0"
+    console = Console(quiet or not is_first, verbose and is_first)
     interval = parse_interval(checkpoint_every)
     if force and (resume or resume_anyway):
         raise UsageError("--force deletes the run that --resume would go on with; give one of them")
@@ -187,11 +190,12 @@ def train(
     if dry_run:
         _describe(console, plan, folder)
         return
-    _say_plan(console, plan, folder, was_default=output is None)
+    if is_first:
+        _say_plan(console, plan, folder, was_default=output is None)
     if resume and not (folder / "run.json").is_file():
         console.say(f"--resume: {folder} holds no run yet; it starts now")
-    with finishing_steps() as raise_if_stopped:
-        view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, raise_if_stopped)
+    with finishing_steps() as signal_that_came:
+        view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, signal_that_came)
         run = cross_validate(
             plan,
             folder,
@@ -202,6 +206,8 @@ def train(
             force=force,
             embeddings=embeddings,
         )
+    if not is_first:
+        return
     _say_scores(console, run)
     if json:
         from ser_cli.evaluation import evaluate_run

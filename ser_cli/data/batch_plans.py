@@ -165,6 +165,31 @@ def plan_evaluation(
     return tuple(PlannedBatch(tuple(batch)) for batch in _cut(clips, batch_size, max_batch_s))
 
 
+def share_of_process(plan: Sequence[PlannedBatch], rank: int, processes: int) -> tuple[PlannedBatch, ...]:
+    """The rows of one of several processes that learn each batch together: every n-th.
+
+    A batch with fewer clips than there are processes joins the one before it (the first, the one behind it), so that
+    no process is left without a clip.
+
+    Raises:
+        UsageError: all batches together have fewer clips than there are processes.
+    """
+    joined: list[tuple[PlannedClip, ...]] = []
+    waiting: tuple[PlannedClip, ...] = ()
+    for batch in plan:
+        clips = waiting + batch.clips
+        waiting = ()
+        if len(clips) >= processes:
+            joined.append(clips)
+        elif joined:
+            joined[-1] += clips
+        else:
+            waiting = clips
+    if waiting:
+        raise UsageError(f"{processes} processes cannot share {len(waiting)} training clips; start fewer of them")
+    return tuple(PlannedBatch(clips[rank::processes]) for clips in joined)
+
+
 def padding_share(batches: Sequence[PlannedBatch]) -> float:
     """Samples of padding over all samples of some batches."""
     real = sum(clip.samples for batch in batches for clip in batch.clips)

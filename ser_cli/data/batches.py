@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,6 +28,16 @@ class Batch:
     """(batch,) in samples."""
     targets: Tensor
     """(batch, classes) soft labels."""
+
+    def parted(self, parts: int) -> list["Batch"]:
+        """The batch in so many batches of neighbours, or as many as there are clips."""
+        bounds = [round(part * len(self.ids) / parts) for part in range(parts + 1)]
+        return [self._rows(start, stop) for start, stop in pairwise(bounds) if stop > start]
+
+    def _rows(self, start: int, stop: int) -> "Batch":
+        rows = slice(start, stop)
+        longest = int(self.lengths[rows].max())
+        return Batch(self.ids[rows], self.waveforms[rows, :longest], self.lengths[rows], self.targets[rows])
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""

@@ -9,7 +9,8 @@ from ser_cli.models.conformer import ConformerEncoder
 from ser_cli.models.features import FeatureAugmentation
 from ser_cli.models.layers import FusedEncoder, keep_first_layers
 from ser_cli.models.pretrained import PretrainedEncoder, describe_pretrained, load_pretrained, restore_pretrained
-from ser_cli.recipe import BUILT_IN_ENCODER, Recipe
+from ser_cli.recipe import Recipe
+from ser_cli.recipe_settings import BUILT_IN_ENCODER
 
 
 def build_model(recipe: Recipe, num_classes: int) -> EmotionClassifier:
@@ -23,6 +24,10 @@ def build_model(recipe: Recipe, num_classes: int) -> EmotionClassifier:
     encoder = load_pretrained(recipe.encoder.name)
     if recipe.encoder.layers:
         keep_first_layers(encoder, recipe.encoder.layers, recipe.encoder.name)
+    if recipe.encoder.frozen == "convolutions":
+        encoder.freeze_convolutions()
+    if recipe.encoder.checkpoint_activations:
+        encoder.checkpoint_activations()
     return _with_heads(_fused(encoder, recipe), recipe, num_classes)
 
 
@@ -52,6 +57,7 @@ def _with_heads(encoder: nn.Module, recipe: Recipe, num_classes: int) -> Emotion
         attention_dim=recipe.pooling.attention_dim,
         dropout=recipe.pooling.dropout,
         projection_dim=recipe.losses.projection_dim,
+        frozen_cache_bytes=round(1e9 * recipe.encoder.cache_gb) if recipe.encoder.frozen == "everything" else None,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ser_cli.models.frozen import FrozenFrames
 from ser_cli.models.masks import frame_mask
 from ser_cli.models.pooling import POOLINGS
 
@@ -40,6 +41,7 @@ class EmotionClassifier(nn.Module):
         attention_dim: int = 64,
         dropout: float = 0.0,
         projection_dim: int = 64,
+        frozen_cache_bytes: int | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -52,6 +54,7 @@ class EmotionClassifier(nn.Module):
             attention_dim: hidden width of `attentive_statistics`.
             dropout: on the embedding before the classifier.
             projection_dim: width of the projections.
+            frozen_cache_bytes: memory for the frames of an encoder that is not trained; None trains it.
         """
         super().__init__()
         dim = int(encoder.dim)  # type: ignore[arg-type]
@@ -62,6 +65,16 @@ class EmotionClassifier(nn.Module):
         self.classifier = nn.Linear(embedding_dim, num_classes)
         self.projection = nn.Linear(embedding_dim, projection_dim)
         self.frame_projection = nn.Linear(dim, projection_dim)
+        self._frozen: FrozenFrames | None = None
+        if frozen_cache_bytes is not None:
+            self._frozen = FrozenFrames(encoder.requires_grad_(False).eval(), frozen_cache_bytes)
+
+    def train(self, mode: bool = True) -> "EmotionClassifier":
+        """Training or evaluation mode; an encoder that is not trained stays in the latter."""
+        super().train(mode)
+        if self._frozen is not None:
+            self.encoder.eval()
+        return self
 
     def forward(self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Output:
         """Classify clips.
@@ -71,7 +84,10 @@ class EmotionClassifier(nn.Module):
             lengths: (batch,) in samples.
             generator: draws the encoder's augmentation of the features; None augments nothing.
         """
-        frames, frame_lengths = self.encoder(waveforms, lengths, generator)
+        if self._frozen is not None and not torch.compiler.is_exporting():
+            frames, frame_lengths = self._frozen.of(waveforms, lengths)
+        else:
+            frames, frame_lengths = self.encoder(waveforms, lengths, generator)
         mask = frame_mask(frame_lengths, frames.shape[1])
         pooled = self.pooling(frames, mask)
         return Output(

@@ -1,0 +1,54 @@
+"""An encoder that is not trained: its frames are computed once for each clip and kept."""
+
+import hashlib
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FrozenFrames:
+    """Frames of clips, by what the clips sound like.
+
+    Each clip goes through the encoder alone: in a batch its last digits would depend on the clips beside it, and a
+    training that is taken up again with nothing kept would end differently.
+    """
+
+    def __init__(self, encoder: nn.Module, most_bytes: int) -> None:
+        """Keep frames of an encoder.
+
+        Args:
+            encoder: maps (waveforms, lengths, generator) to frames and their numbers; is never put into training mode.
+            most_bytes: of memory for the frames; the oldest go first.
+        """
+        self._encoder = encoder
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._bytes = 0
+        self.computed = 0
+        """Clips that went through the encoder."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenFrames":
+        return self  # a copy of the model, such as the average of its weights, has the same frozen encoder
+
+    @torch.no_grad()
+    def of(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (batch, frames, dim), zeros behind each clip's end, and their numbers (batch,)."""
+        clips = [self._of_clip(row[:length]) for row, length in zip(waveforms, lengths.tolist(), strict=True)]
+        frames = nn.utils.rnn.pad_sequence([clip.to(waveforms.device) for clip in clips], batch_first=True)
+        return frames, torch.tensor([len(clip) for clip in clips], device=lengths.device)
+
+    def _of_clip(self, waveform: Tensor) -> Tensor:
+        key = hashlib.blake2b(waveform.cpu().numpy().tobytes(), digest_size=16).digest()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        frames, lengths = self._encoder(waveform[None], torch.tensor([len(waveform)], device=waveform.device), None)
+        clip: Tensor = frames[0, : int(lengths[0])].cpu()
+        self.computed += 1
+        self._kept[key] = clip
+        self._bytes += clip.nbytes
+        while self._bytes > self._most_bytes and self._kept:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return clip
