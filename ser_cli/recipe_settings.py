@@ -10,7 +10,9 @@ BUILT_IN_ENCODER = "conformer"
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Width = Annotated[int, Field(ge=1, le=8_192)]
+"""Of a layer: bounded, since a model from elsewhere is built before its weights are compared with it."""
 
 
 class Section(BaseModel):
@@ -79,17 +81,17 @@ class ConformerSettings(Section):
     """Step between its frames."""
     window_ms: Annotated[float, Field(ge=10, le=100)] = 40.0
     """Length of its analysis window."""
-    channels: Annotated[tuple[Count, ...], Field(min_length=2)] = (16, 32, 64)
+    channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (16, 32, 64)
     """Of the convolution blocks; the first two halve time and frequency, the others frequency."""
-    dim: Annotated[int, Field(ge=16)] = 128
+    dim: Annotated[int, Field(ge=16, le=4_096)] = 128
     """Width of a frame."""
-    layers: Count = 1
+    layers: Annotated[int, Field(ge=1, le=100)] = 1
     """Conformer layers."""
-    heads: Count = 4
+    heads: Width = 4
     """Attention heads of a Conformer layer."""
-    feed_forward_dim: Count = 256
+    feed_forward_dim: Width = 256
     """Hidden width of a Conformer layer's feed-forward modules."""
-    kernel_size: Annotated[int, Field(ge=3)] = 11
+    kernel_size: Annotated[int, Field(ge=3, le=1_001)] = 11
     """Frames under the depthwise convolution of a Conformer layer; odd."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Of every module of the encoder."""
@@ -144,9 +146,9 @@ class PoolingSettings(Section):
     name: Literal["flam", "mean", "max", "first", "attentive_statistics"] = "flam"
     """`flam`: frame-level attention, eq. 5 of the paper; `mean` and `max` over the frames; `first`: the first frame
     alone; `attentive_statistics`: attention-weighted mean and standard deviation, which doubles the width."""
-    heads: Count = 16
+    heads: Width = 16
     """Self-attention heads of `flam`."""
-    attention_dim: Count = 64
+    attention_dim: Width = 64
     """Hidden width of the attention of `attentive_statistics`; 64 is its paper's."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Before the classifier."""
@@ -178,7 +180,7 @@ class LossSettings(Section):
     """Focusing parameter. The paper is silent; 2 is the focal-loss paper's choice."""
     temperature: Positive = 0.1
     """Of the contrastive loss. The paper is silent; 0.07 and 0.1 are usual."""
-    projection_dim: Count = 64
+    projection_dim: Width = 64
     """Width of the space in which `center`, `contrastive_center` and `supcon` work."""
     contrastive_center_theta: Positive = 1.0
     """What is added to the denominators of `contrastive_center`; 1 is its paper's."""

@@ -93,7 +93,7 @@ class CheckpointFolder:
         Args:
             say_damaged: called with a sentence for each newer one that cannot be used.
         """
-        for path in sorted(self._paths(), reverse=True):
+        for path in sorted(self._paths(), key=_steps_of, reverse=True):
             try:
                 return _read(path)
             except (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
@@ -139,7 +139,7 @@ class CheckpointFolder:
                 f"cannot write the checkpoint {self.folder / name}: {reason}\n"
                 f"  the one before it is whole; free space, then the same command goes on from there"
             ) from error
-        self._delete_old()
+        self._delete_old(checkpoint.progress.steps_done)
 
     def clear(self) -> None:
         """Delete all checkpoints of a fold that is done."""
@@ -173,9 +173,11 @@ class CheckpointFolder:
             self._chosen = {epoch: {"name": name, "sha256": digest}}
         return self._chosen[epoch]
 
-    def _delete_old(self) -> None:
-        for old in sorted(self._paths())[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+    def _delete_old(self, steps_done: int) -> None:
+        """Keep the last two up to a step, and the weights that they name; later ones were damaged, or are overtaken."""
+        done = sorted((path for path in self._paths() if _steps_of(path) <= steps_done), key=_steps_of)
+        for path in {*self._paths()} - {*done[-KEPT:]}:
+            shutil.rmtree(path, ignore_errors=True)
         used = set()
         for path in self._paths():
             try:
@@ -216,6 +218,10 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name in {**then, **now}
         if then.get(name) != now.get(name)
     ]
+
+
+def _steps_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:

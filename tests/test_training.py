@@ -1,6 +1,7 @@
 """Steps of learning: numbers that go wrong stop a fold, clips that are strange do not."""
 
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -142,3 +143,165 @@ def test_a_fold_whose_numbers_go_wrong_stops_at_its_step_and_keeps_its_checkpoin
     assert "the last checkpoint is from before it" in result.stderr
     assert sorted(path.name for path in Path("run/fold-1/checkpoints").glob("step-*"))[-1] == "step-000003"
     assert "goes on from its checkpoint: epoch 1, after step 3" in ser(*command).stderr
+
+
+def test_gradients_of_several_batches_make_the_step_of_one(small):
+    learner, batch = small
+    halves = batch.parted(2)
+    assert [part.ids for part in halves] == [batch.ids[:3], batch.ids[3:]]
+    assert halves[0].waveforms.shape[1] == int(halves[0].lengths.max()) < batch.waveforms.shape[1]
+    learner.model.eval()  # batch normalisation would see the halves
+    learner.criterion.each = lambda output, targets: {"kl": learner.criterion.kl(output.logits, targets)}
+    before = learner.state()
+    learner.augmentation = None
+    whole = learner._add_gradients([batch])
+    gradients = {name: p.grad.clone() for name, p in learner.model.named_parameters() if p.grad is not None}
+    parted = learner._add_gradients(halves)
+    assert parted == pytest.approx(whole, rel=1e-5)
+    for name, parameter in learner.model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-6, rtol=1e-4)
+    assert before.facts["parts"] == 1
+
+
+def test_accumulated_batches_make_fewer_steps(ser, tones, monkeypatch):
+    from ser_cli.commands.progress import TrainingView
+
+    told = []
+    monkeypatch.setattr(TrainingView, "step_done", lambda self, step, steps: told.append((step, steps)))
+    command = ["train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--batch-size", 4, "--epochs", 1]
+    result = ser(*command, "--set", "training.accumulate=2", "--output", "run")
+    assert result.exit_code == 0, result.stderr
+    assert told == [(1, 3), (2, 3), (3, 3)]  # 18 clips: 5 batches of 4, 4, 4, 4 and 2
+
+
+class Full:
+    """A device whose memory holds so many clips."""
+
+    def __init__(self, monkeypatch, clips: int) -> None:
+        self.seen: list[int] = []
+        losses = Learner._losses
+
+        def limited(learner, batch):
+            self.seen.append(len(batch.ids))
+            if len(batch.ids) > clips:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return losses(learner, batch)
+
+        monkeypatch.setattr(Learner, "_losses", limited)
+
+
+def test_full_memory_says_which_settings_to_lower(ser, tones, monkeypatch):
+    Full(monkeypatch, 3)
+    result = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--batch-size", 8, "--output", "run")
+    assert result.exit_code == 1
+    assert re.search(r"the memory of cpu is too small for a batch of 8 clips of up to 0\.\d s\n", result.stderr)
+    for setting in (
+        "training.batch_size",
+        "training.max_batch_s",
+        "training.retry_smaller=true",
+        "checkpoint_activations",
+    ):
+        assert setting in result.stderr
+
+
+def test_full_memory_is_tried_in_halves_only_when_asked(ser, tones, monkeypatch):
+    full = Full(monkeypatch, 3)
+    result = ser(
+        *("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--batch-size", 8, "--output", "run"),
+        *("--set", "training.retry_smaller=true"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert full.seen[:5] == [8, 4, 2, 2, 2]
+
+
+def test_a_frozen_encoder_is_computed_once_for_each_clip(tmp_path, wavlm):  # noqa: F811
+    corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 4_000 + 100 * n for n in range(6)})
+    settings = ["mixup.method=none", "encoder.frozen=everything", "training.weight_average=0.9"]
+    recipe = load_recipe("mll", settings, encoder__name=str(wavlm), training__batch_size=3)
+    learner, fold = learner_of(corpus, recipe)
+    before = {name: value.clone() for name, value in learner.model.encoder.state_dict().items()}
+    for epoch in (1, 2, 3):
+        seed = derive_seed(recipe, fold, EPOCH, epoch)
+        learner.begin_epoch(seed)
+        assert not learner.model.encoder.training
+        for batch in BatchLoader(corpus, plan_training_epoch(corpus, fold, recipe, seed)):
+            learner.learn([batch], epoch - 1)
+    assert learner.model._frozen.computed == 6
+    assert all(torch.equal(value, before[name]) for name, value in learner.model.encoder.state_dict().items())
+    assert not any(parameter.grad is not None for parameter in learner.model.encoder.parameters())
+    # What is kept is what the encoder gives.
+    learner.model.eval()
+    clip = torch.from_numpy(corpus.waveform("clip-0").copy())[None]
+    kept = learner.model(clip, torch.tensor([clip.shape[1]])).embedding
+    learner.model._frozen = None
+    torch.testing.assert_close(learner.model(clip, torch.tensor([clip.shape[1]])).embedding, kept)
+
+
+def test_kept_frames_stay_within_their_memory(wavlm):  # noqa: F811
+    from ser_cli.models.frozen import FrozenFrames
+    from ser_cli.models.pretrained import load_pretrained
+
+    encoder = load_pretrained(str(wavlm)).eval()
+    frames = FrozenFrames(encoder, 10_000)
+    for seed in range(20):
+        frames.of(torch.randn(1, 4_000, generator=torch.Generator().manual_seed(seed)), torch.tensor([4_000]))
+        assert sum(kept.nbytes for kept in frames._kept.values()) <= 10_000
+    assert frames._kept
+
+
+def test_frozen_convolutions_and_checkpointed_activations_train_the_rest(tmp_path, wavlm):  # noqa: F811
+    corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 4_000 + 100 * n for n in range(6)})
+    found = {}
+    for option in ("encoder.checkpoint_activations=false", "encoder.checkpoint_activations=true"):
+        recipe = load_recipe(
+            "mll", ["encoder.frozen=convolutions", option], encoder__name=str(wavlm), training__batch_size=6
+        )
+        learner, fold = learner_of(corpus, recipe)
+        learner.begin_epoch(3)
+        for batch in BatchLoader(corpus, plan_training_epoch(corpus, fold, recipe, 3)):
+            learner.learn([batch], 0.0)
+        inner = learner.model.encoder.model
+        assert all(parameter.grad is None for parameter in inner.feature_extractor.parameters())
+        assert all(parameter.grad is not None for parameter in inner.encoder.layers[0].attention.q_proj.parameters())
+        found[option] = learner.tested_weights()
+    one, other = found.values()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("encoder.frozen=everything", "the built-in encoder has none"),
+        ("encoder.checkpoint_activations=true", "is for the layers of a pre-trained encoder"),
+    ],
+)
+def test_what_the_built_in_encoder_has_not_is_refused(ser, tones, setting, reason):
+    result = ser("train", "--manifest", tones, *TINY, "--set", setting)
+    assert result.exit_code == 2
+    assert reason in " ".join(result.stderr.split())
+
+
+def test_a_share_of_a_batch_leaves_no_process_without_a_clip():
+    from ser_cli.data.batch_plans import share_of_process
+    from ser_cli.errors import UsageError
+
+    def batch(*names: str) -> PlannedBatch:
+        return PlannedBatch(tuple(PlannedClip(Window(name, 0, 10)) for name in names))
+
+    plan = (batch("a"), batch("b", "c", "d", "e"), batch("f"))
+    shares = [share_of_process(plan, rank, 2) for rank in (0, 1)]
+    assert [[b.ids for b in share] for share in shares] == [[("a", "c", "e")], [("b", "d", "f")]]
+    assert share_of_process(plan, 0, 1) == plan
+    with pytest.raises(UsageError, match="9 processes cannot share 6 training clips"):
+        share_of_process(plan, 0, 9)
+
+
+@pytest.mark.slow
+def test_layers_are_compiled_or_run_as_they_are(ser, tones, wavlm):  # noqa: F811
+    command = ["train", "--manifest", tones, "--folds", 2, "--fold", 1, "--encoder", wavlm, "--epochs", 1]
+    assert ser(*command, "--output", "plain").exit_code == 0
+    result = ser(*command, "--output", "compiled", "--set", "training.compile=true")
+    assert result.exit_code == 0, result.stderr
+    assert "Traceback" not in result.stderr
