@@ -149,3 +149,15 @@ def test_of_many_clips_only_some_are_held_decoded(model, tmp_path, capsys):
     assert (few.stdout.count("\n"), many.stdout.count("\n")) == (8, 120)
     assert set(few.stdout.splitlines()) == set(many.stdout.splitlines())
     assert many.peak_mib - few.peak_mib < 250  # 112 clips more are 410 MiB
+
+
+def test_a_corpus_with_a_three_hour_clip_is_trained_on_and_evaluated_in_little_memory(long_corpus, tmp_path, capsys):
+    # The built-in encoder as it ships; the three-hour clip is trained on in one fold and tested in the other.
+    command = ("train", "--manifest", long_corpus.manifest, "--folds", 2, "--encoder", "conformer", "--epochs", 1)
+    done = run_within_limit("train", capsys, tmp_path, *command, "--embeddings", "--device", "cpu", "--output", "run")
+    assert done.exit_code == 0, done.stderr
+    tested = [row["id"] for fold in (1, 2) for row in csv.DictReader(Path(f"run/fold-{fold}/predictions.csv").open())]
+    assert {"hours", "minutes"} < set(tested)
+    evaluated = run_within_limit("evaluate", capsys, tmp_path, "evaluate", "run", "--json")
+    assert evaluated.exit_code == 0, evaluated.stderr
+    assert len(json.loads(evaluated.stdout)["folds"]) == 2
