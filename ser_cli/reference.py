@@ -35,7 +35,9 @@ EXIT_CODES = {
     "0": "Done.",
     "1": "It could not be done, or some inputs failed; standard error says why.",
     "2": "The command line, a recipe or a manifest asks for something that cannot be.",
-    "130": "Interrupted with Ctrl-C; the same command goes on from what was finished.",
+    "130": "Interrupted with Ctrl-C; the same command goes on from there.",
+    "138": "Training was stopped by SIGUSR1 and wrote a checkpoint; the same command goes on from there.",
+    "143": "The same, stopped by SIGTERM.",
 }
 
 ENVIRONMENT = {

@@ -1,30 +1,56 @@
-"""Run the benchmarks and print their table: `python -m tests.benchmarks [NAME …]`."""
+"""Run the benchmarks and print their table: `python -m tests.benchmarks [NAME …] [--device cpu|cuda]`.
 
+`python -m tests.benchmarks steps --device cuda` is for a GPU machine. A benchmark is imported when it is its turn, so
+that this one needs nothing of what the others do.
+"""
+
+import argparse
 import os
 import platform
-import sys
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 
-from tests.benchmarks import batches, mix, prepare, startup
 from tests.benchmarks.measuring import Measured
 
-BENCHMARKS = {
-    "startup": startup.measure,
-    "prepare": prepare.measure,
-    "mix": mix.measure,
-    "batches": batches.measure,
-}
+BENCHMARKS = ("startup", "prepare", "mix", "batches", "losses", "attention", "growth", "steps")
+"""Modules of this package, each with a function `measure`."""
+
+TOY = (
+    "The rows of `steps` are of toy size on a CPU: they show that the code runs, and are no measure of a GPU. On a GPU"
+    " machine: python -m tests.benchmarks steps --device cuda\n"
+)
 
 
-def main(names: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print one Markdown row per measurement."""
-    unknown = sorted(set(names) - set(BENCHMARKS))
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all of them if none")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="of steps; a GPU where there is one")
+    parser.add_argument("--toy", action="store_true", help="toy size of steps on a GPU too")
+    chosen = parser.parse_args(arguments)
+    unknown = sorted(set(chosen.names) - set(BENCHMARKS))
     if unknown:
-        sys.exit(f"unknown benchmark {unknown[0]}; known: {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark {unknown[0]}; known: {', '.join(BENCHMARKS)}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| what | size | ser | peer | ratio | wanted |\n|---|---|---|---|---|---|")
-    for name in names or BENCHMARKS:
-        for row in BENCHMARKS[name]():
+    names = chosen.names or BENCHMARKS
+    for name in names:
+        for row in _measure(name, chosen.device, toy=chosen.toy):
             print(_line(row), flush=True)
+    if "steps" in names and _is_toy(chosen.device, toy=chosen.toy):
+        print(f"\n{TOY}")
+
+
+def _measure(name: str, device: str | None, *, toy: bool) -> Iterable[Measured]:
+    module = import_module(f"tests.benchmarks.{name}")
+    rows: Iterable[Measured] = module.measure(device or "", toy=toy) if name == "steps" else module.measure()
+    return rows
+
+
+def _is_toy(device: str | None, *, toy: bool) -> bool:
+    import torch
+
+    return toy or (device or ("cuda" if torch.cuda.is_available() else "cpu")) == "cpu"
 
 
 def _line(row: Measured) -> str:
@@ -33,4 +59,4 @@ def _line(row: Measured) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
