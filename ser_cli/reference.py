@@ -88,7 +88,10 @@ FILES: dict[str, dict[str, str]] = {
         "RUN/fold-I/model.safetensors, model.json": "The tested weights and how to rebuild the model.",
         "RUN/fold-I/predictions.csv": "id, fold, truth, predicted, and one probability column per label.",
         "RUN/fold-I/embeddings.npz": "With --embeddings: embeddings and frame attention.",
+        "RUN/fold-I/checkpoints/": "While the fold is trained: its last two checkpoints, to go on from.",
         "RUN/fold-I/done.json": "Written last: the fold is done and is not trained again.",
+        "RUN/changes.json": "What --resume-anyway went on over; reports tell it.",
+        "RUN/.fold-I.lock, .fold-I.lock.holder": "Who trains the fold.",
         "RUN/scores.json, report.md": "Written by the process that finishes the last fold.",
     },
     "evaluate": {
