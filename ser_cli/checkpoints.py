@@ -89,11 +89,20 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def weight_without_numbers(module: nn.Module) -> str | None:
+    """The first of a module's weights that holds NaN or infinity; None where all are numbers."""
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return name
+    return None
+
+
 def load_model(folder: Path) -> TrainedModel:
     """Load what `save_model` wrote; needs the folder, torch and the code of the model, nothing of training.
 
     Raises:
-        RunError: files are missing, truncated or changed, or there is a pickle in the place of the weights.
+        RunError: files are missing, truncated or changed, hold no numbers, or there is a pickle in the place of the
+            weights.
     """
     description = read_description(folder)
     content = _read_weights(folder)
@@ -107,6 +116,8 @@ def load_model(folder: Path) -> TrainedModel:
         provenance = read_provenance(told) if told else None
         model = rebuild_model(recipe, len(labels), description["encoder"])
         model.load_state_dict(safetensors.torch.load(content))
+        if broken := weight_without_numbers(model):
+            raise ValueError(f"{WEIGHTS_NAME}: {broken} holds values that are NaN or infinite")
     except SerError:
         raise
     except Exception as error:  # torch and transformers raise nearly anything at a description that does not fit

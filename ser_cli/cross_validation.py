@@ -189,7 +189,7 @@ def cross_validate(
             )
 
         by_first(open_run)
-        observer.run_opened(run.finished_among(plan.wanted))
+        observer.run_opened(run.finished_among(plan.wanted), _arithmetic(accelerator))
         resuming = Resuming(interval or Interval(), _made_with(plan, accelerator), changed_anyway)
         for index in shared_by_first(mine):
             fold, folder_of_fold = plan.folds[index - 1], run.fold(index)

@@ -1,6 +1,6 @@
 """What is told of a training while it runs; whoever listens decides what a person sees of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class TrainingObserver(Protocol):
     """Told what happens while folds train."""
 
-    def run_opened(self, finished: Sequence[int]) -> None:
-        """The run folder is open; some of the wanted folds may be done already."""
+    def run_opened(self, finished: Sequence[int], arithmetic: Mapping[str, object]) -> None:
+        """The run folder is open; some of the wanted folds may be done already. `arithmetic`: see `devices.py`."""
 
     def fold_taken(self, index: int, holder: str) -> None:
         """A fold is being trained by another process and is left to it."""

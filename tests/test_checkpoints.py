@@ -168,3 +168,12 @@ def test_a_model_of_an_older_version_still_loads_and_a_cut_one_is_refused(folder
     cut("model.safetensors")(folder)
     with pytest.raises(RunError, match="do not fit together or are truncated"):
         load_model(folder)
+
+
+def test_weights_that_are_no_numbers_are_named(folder):
+    loaded = load_model(folder)
+    weights = loaded.model.state_dict()
+    weights["classifier.weight"][0, 0] = float("inf")
+    save_model(folder, loaded.model, weights, loaded.labels, loaded.recipe, TOLD)
+    with pytest.raises(RunError, match=r"model\.safetensors: classifier\.weight holds values that are NaN or infinite"):
+        load_model(folder)

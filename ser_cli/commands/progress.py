@@ -1,7 +1,7 @@
 """What a person sees while something runs: bars on a terminal, plain lines off it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +57,13 @@ class TrainingView:
         self._fold = 0
         self._bar: Any = None
 
-    def run_opened(self, finished: Sequence[int]) -> None:
-        """Say which folds need nothing any more."""
+    def run_opened(self, finished: Sequence[int], arithmetic: Mapping[str, object]) -> None:
+        """Say what computes, and which folds need nothing any more."""
+        tf32 = ", TensorFloat-32 for what is left in float32" if arithmetic.get("tf32") else ""
+        gpu = f" ({arithmetic['gpu']})" if "gpu" in arithmetic else ""
+        count = int(str(arithmetic["processes"]))
+        together = f", {count} processes" if count > 1 else ""
+        self._console.say(f"device {arithmetic['device']}{gpu}, {arithmetic['precision']}{tf32}{together}")
         self._epochs_left -= self._epochs * len(finished)
         if finished:
             self._console.say(f"done already: fold {', '.join(map(str, finished))}")

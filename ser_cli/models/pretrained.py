@@ -145,6 +145,12 @@ def load_pretrained(name: str) -> PretrainedEncoder:
             f"encoder {name}: {count_of(len(missing), 'weight')} that its configuration names are missing, such as"
             f" {missing[0]}\n  the folder or repository is incomplete: download or save it again"
         )
+    for weight, value in model.named_parameters():
+        if not bool(value.isfinite().all()):
+            raise EncoderError(
+                f"encoder {name}: its weight {weight} holds values that are NaN or infinite\n"
+                f"  the file is damaged or comes from a training that failed: download it again, or take another encoder"
+            )
     return PretrainedEncoder(_streamed(model), feature_extractor)
 
 

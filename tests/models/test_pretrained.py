@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -245,3 +246,12 @@ def test_a_clip_too_short_for_a_frame_counts_with_the_silence_behind_it(kind, tm
     beside, lengths = encoder(*padded([some_clips()[0], click]))
     assert lengths[1] == 1
     torch.testing.assert_close(beside[1, :1], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_an_encoder_whose_weights_are_no_numbers_is_refused_by_name(tmp_path):
+    folder = save_tiny_speech_encoder(tmp_path / "w", "wavlm")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights["encoder.layers.0.attention.q_proj.weight"][0, 0] = float("nan")
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(EncoderError, match=r"its weight encoder\.layers\.0\.attention\.q_proj\.weight holds values"):
+        load_pretrained(str(folder))
