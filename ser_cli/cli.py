@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ser_cli import __version__
-from ser_cli.commands import evaluate, mix, predict, prepare, train
+from ser_cli.commands import ablate, evaluate, mix, predict, prepare, train
 from ser_cli.console import print_error
 from ser_cli.errors import SerError, Stopped
 
@@ -51,6 +51,7 @@ _add(prepare.prepare, prepare.EXAMPLES)
 _add(mix.mix, mix.EXAMPLES)
 _add(train.train, train.EXAMPLES)
 _add(evaluate.evaluate, evaluate.EXAMPLES)
+_add(ablate.ablate, ablate.EXAMPLES)
 _add(predict.predict, predict.EXAMPLES)
 
 

@@ -1,8 +1,8 @@
 """Train and test every fold of a protocol into one run directory."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from filelock import FileLock
 
 from ser_cli import __version__
 from ser_cli.checkpoint_times import Interval
@@ -20,10 +19,10 @@ from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision, describe_arithmetic
 from ser_cli.embeddings import embed_fold, write_embeddings
-from ser_cli.errors import FoldError, RunError, UsageError
+from ser_cli.errors import FoldError, UsageError
 from ser_cli.evaluation import evaluate_run
 from ser_cli.files import write_atomically
-from ser_cli.locks import hold_free
+from ser_cli.folds_held import hold_folds, starting
 from ser_cli.models.building import build_model
 from ser_cli.observers import TrainingObserver
 from ser_cli.processes import by_first, number_of_processes, rank, shared_by_first, wait_for_all, were_several_started
@@ -31,6 +30,7 @@ from ser_cli.recipe import Recipe
 from ser_cli.reports import write_report
 from ser_cli.resumption import CheckpointFolder
 from ser_cli.runs import (
+    IDENTITY_NAME,
     FoldFolder,
     Run,
     RunIdentity,
@@ -167,26 +167,19 @@ def cross_validate(
         UsageError: the device or the precision is not to be had.
         Stopped: a signal came; a checkpoint was written.
     """
-    accelerator = _accelerate(device_name, plan.recipe)
+    accelerator = accelerate(device_name, plan.recipe)
     if not _all_done(plan, folder):
         build_model(plan.recipe, len(plan.corpus.labels))  # fails now, not after the folder is made
     run = Run(folder)
+    settings = flat_settings(plan.recipe.model_dump(mode="json"))
     with ExitStack() as stack:
         mine: list[int] = []
 
         def open_run() -> None:
-            mine.extend(
-                _open(
-                    plan,
-                    folder,
-                    accelerator,
-                    observer,
-                    stack,
-                    force=force,
-                    changed_anyway=changed_anyway,
-                    embeddings=embeddings,
-                )
-            )
+            with starting(folder, plan.identity, force=force, changed_anyway=changed_anyway):
+                open_or_create_run(folder, plan.identity, settings, force=force, changed_anyway=changed_anyway)
+                _write_preamble(run, plan, accelerator)
+                mine.extend(hold_folds(run, plan.wanted, observer, stack, embeddings=embeddings))
 
         by_first(open_run)
         observer.run_opened(run.finished_among(plan.wanted), _arithmetic(accelerator))
@@ -194,100 +187,18 @@ def cross_validate(
         for index in shared_by_first(mine):
             fold, folder_of_fold = plan.folds[index - 1], run.fold(index)
             if not shared_by_first(folder_of_fold.is_done):
+                # One for each fold: it would keep the moments of all, and the scale of float16 from one to the next.
+                accelerator = accelerate(device_name, plan.recipe)
                 environment = folder_of_fold.folder / "environment.json"
                 by_first(partial(write_environment, environment, _arithmetic(accelerator)))
                 train_fold(plan.corpus, fold, plan.recipe, folder_of_fold, accelerator, observer, resuming)
-            if rank() == 0:
-                CheckpointFolder(folder_of_fold.checkpoints_path).clear()
-                if embeddings and not folder_of_fold.embeddings_path.is_file():
-                    _store_embeddings(plan, folder_of_fold, fold, accelerator, observer)
+            by_first(CheckpointFolder(folder_of_fold.checkpoints_path).clear)
+            if rank() == 0 and embeddings and not folder_of_fold.embeddings_path.is_file():
+                _store_embeddings(plan, folder_of_fold, fold, accelerator, observer)
             wait_for_all()
     if rank() == 0 and run.is_complete:
         write_report(run, evaluate_run(run))
     return run
-
-
-def _open(
-    plan: Plan,
-    folder: Path,
-    accelerator: Accelerator,
-    observer: TrainingObserver,
-    stack: ExitStack,
-    *,
-    force: bool,
-    changed_anyway: bool,
-    embeddings: bool,
-) -> list[int]:
-    """Open the run and hold the folds that have work left until the stack is closed; these are returned."""
-    with _starting(folder):
-        if force:
-            _require_unheld(folder)
-        settings = flat_settings(plan.recipe.model_dump(mode="json"))
-        run = open_or_create_run(folder, plan.identity, settings, force=force, changed_anyway=changed_anyway)
-        _write_preamble(run, plan, accelerator)
-        return _hold_folds(run, plan, observer, stack, embeddings=embeddings)
-
-
-@contextmanager
-def _starting(folder: Path) -> Iterator[None]:
-    """One process at a time opens a run and takes its folds."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".start.lock")
-        lock.acquire()
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written to ({error.strerror or error})\n  choose another folder with --output"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _hold_folds(run: Run, plan: Plan, observer: TrainingObserver, stack: ExitStack, *, embeddings: bool) -> list[int]:
-    """Hold those wanted folds that have work left, until the stack is closed.
-
-    Raises:
-        RunError: other processes hold all of them.
-    """
-
-    def has_work(index: int) -> bool:
-        fold = run.fold(index)
-        return not fold.is_done or fold.checkpoints_path.exists() or (embeddings and not fold.embeddings_path.is_file())
-
-    open_folds = [index for index in plan.wanted if has_work(index)]
-    paths = [(index, _lock_path(run, index)) for index in open_folds]
-    others = stack.enter_context(hold_free(paths, lambda index, holder: observer.lock_taken_over(index, str(holder))))
-    mine = [index for index in open_folds if index not in others]
-    if others and not mine:
-        told = [f"fold {index} is being trained by {holder or 'another process'}" for index, holder in others.items()]
-        raise RunError(
-            f"{run.folder}: nothing to do for this process\n  " + "\n  ".join(told) + "\n"
-            "  wait for it or stop it (SIGTERM has it write a checkpoint); other folds may go beside it: --fold I"
-        )
-    for index, holder in others.items():
-        observer.fold_taken(index, str(holder or "another process"))
-    return mine
-
-
-def _require_unheld(folder: Path) -> None:
-    """See that nobody is at work on a run that `--force` may delete.
-
-    Raises:
-        RunError: somebody is.
-    """
-    paths = [(int(path.name.split("-")[1].split(".")[0]), path) for path in sorted(folder.glob(".fold-*.lock"))]
-    with hold_free(paths, lambda index, holder: None) as others:
-        for index, holder in others.items():
-            raise RunError(
-                f"{folder}: fold {index} is being trained by {holder or 'another process'}\n"
-                f"  stop it before this run is deleted, or choose another --output"
-            )
-
-
-def _lock_path(run: Run, index: int) -> Path:
-    return run.folder / f".fold-{index}.lock"
 
 
 def _made_with(plan: Plan, accelerator: Accelerator) -> dict[str, str]:
@@ -301,10 +212,11 @@ def _made_with(plan: Plan, accelerator: Accelerator) -> dict[str, str]:
         "kind of device": accelerator.device.type,
         "precision": accelerator.mixed_precision,
         "processes": str(number_of_processes()),
+        "threads": str(torch.get_num_threads()),
     }
 
 
-def _accelerate(device_name: str, recipe: Recipe) -> Accelerator:
+def accelerate(device_name: str, recipe: Recipe) -> Accelerator:
     """The device and precision that were asked for; each of several processes has a device of its own.
 
     Raises:
@@ -318,6 +230,11 @@ def _accelerate(device_name: str, recipe: Recipe) -> Accelerator:
                 f"  give --device cuda, and choose among GPUs with CUDA_VISIBLE_DEVICES"
             )
         torch.cuda.set_device(device)  # accelerate takes the current one
+    if recipe.training.retry_smaller and were_several_started():
+        raise UsageError(
+            "training.retry_smaller parts the batches of one process, and several were started: the others would wait\n"
+            "  set it to false, and lower training.batch_size where the memory is small"
+        )
     precision = choose_precision(recipe.training.precision, device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if recipe.training.tf32 else "highest")
@@ -332,6 +249,8 @@ def _arithmetic(accelerator: Accelerator) -> dict[str, object]:
 def _all_done(plan: Plan, folder: Path) -> bool:
     """Whether the folder holds this very run with every wanted fold done."""
     run = Run(folder)
+    if not (folder / IDENTITY_NAME).is_file():
+        return False
     return len(run.finished_among(plan.wanted)) == len(plan.wanted) and run.identity() == plan.identity
 
 

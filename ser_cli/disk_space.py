@@ -11,13 +11,14 @@ SPARE_BYTES = 16 << 20
 """For everything beside weights: tables, logs, reports."""
 
 
-def require_space(folder: Path, largest_file: int, files: int) -> None:
+def require_space(folder: Path, largest_file: int, files: int, *, already: int = 0) -> None:
     """Find out whether a folder can be written to and has room.
 
     Args:
         folder: is made where it does not exist.
         largest_file: bytes of the largest file.
         files: how many of that size lie there at once.
+        already: bytes of these that lie there now.
 
     Raises:
         RunError: it cannot be written to, its disk has too little space, or files may not become that large.
@@ -37,10 +38,10 @@ def require_space(folder: Path, largest_file: int, files: int) -> None:
             f"{folder}: a checkpoint takes {_megabytes(largest_file)}, and this process may write files of at most"
             f" {_megabytes(limit)}\n  raise the limit (ulimit -f), or take a smaller encoder"
         )
-    needed = largest_file * files + SPARE_BYTES
+    needed = max(largest_file * files - already, largest_file) + SPARE_BYTES
     if free < needed:
         raise RunError(
-            f"{folder}: training needs {_megabytes(needed)} for checkpoints and the model, and its disk has"
+            f"{folder}: training needs {_megabytes(needed)} more for checkpoints and the model, and its disk has"
             f" {_megabytes(free)} free\n  free space, or choose a folder on another disk with --output"
         )
 

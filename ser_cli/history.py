@@ -36,20 +36,22 @@ class EpochRecord:
 def write_history(path: Path, records: Sequence[EpochRecord]) -> None:
     """Write `history.csv`, whole or not at all."""
     text = io.StringIO()
-    rows = [_row(record) for record in records]
+    # Losses can differ between epochs: a run may go on with others, see `--resume-anyway`.
+    names = list(dict.fromkeys(name for record in records for name in record.losses))
+    rows = [_row(record, names) for record in records]
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
 
 
-def _row(record: EpochRecord) -> dict[str, object]:
+def _row(record: EpochRecord, losses: Sequence[str]) -> dict[str, object]:
     judged = asdict(record.selection) if record.selection else {}
     return {
         "epoch": record.epoch,
         "learning_rate": f"{record.learning_rate:.6g}",
         "total": f"{record.total:.6f}",
-        **{name: f"{value:.6f}" for name, value in record.losses.items()},
+        **{name: f"{record.losses[name]:.6f}" if name in record.losses else "" for name in losses},
         **{f"selection_{rate}": f"{judged[rate]:.6f}" if judged else "" for rate in ("wa", "ua", "macro_f1")},
         "is_best": int(record.is_best),
         "seconds": f"{record.seconds:.2f}",

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.batches import Batch
+from ser_cli.device_memory import is_memory_full
 from ser_cli.errors import SerError
 from ser_cli.losses import MultiLoss
 from ser_cli.models.classifier import EmotionClassifier
@@ -23,10 +23,8 @@ from ser_cli.processes import gathered, number_of_processes, rank
 from ser_cli.recipe_settings import OptimizerSettings
 
 GRADIENT = "gradient"
-
-
-class MemoryFullError(SerError):
-    """A batch does not fit into the memory of the device."""
+MOST_SKIPPED = 25
+"""Steps in a row that float16 may leave out: its scale starts at 2^16 and is halved each time."""
 
 
 class NotFiniteError(SerError):
@@ -41,6 +39,22 @@ class LearnerState:
     """Off the device; weights, averages, centers, moments and random states by name."""
     facts: dict[str, Any]
     """What is no tensor, as JSON keeps it: floats keep all their digits there."""
+
+
+def require_finite(losses: Mapping[str, float], clips: Sequence[str]) -> None:
+    """See that losses are numbers.
+
+    Raises:
+        NotFiniteError: one is not; it is named with its clips.
+    """
+    broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    name = next((name for name in broken if name != "total"), "total")
+    if broken:
+        raise NotFiniteError(_sentence(f"the loss {name} is {losses[name]}", clips))
+
+
+def _sentence(what: str, clips: Sequence[str]) -> str:
+    return f"{what}\n  clips of the batch: {', '.join(clips)}"
 
 
 class Learner:
@@ -83,6 +97,8 @@ class Learner:
         self._retry_smaller = retry_smaller
         self._parts = 1
         """In how many parts each batch is learnt."""
+        self._skipped = 0
+        """Steps in a row that float16 left out, since its scale was too large."""
         if compiled:
             compile_layers(model.encoder)
         self._distributed = _distributed(model, accelerator.device)
@@ -103,6 +119,17 @@ class Learner:
         """A copy of the weights of `tested_model`, off the device."""
         return {name: _off_device(value) for name, value in self.tested_model.state_dict().items()}
 
+    def bytes_of_state(self) -> int:
+        """How much `state` will hold once every parameter has its two moments."""
+        modules = [self.model, self.criterion, *([self._average] if self._average is not None else [])]
+        kept = sum(value.nbytes for module in modules for value in module.state_dict().values())
+        return kept + 2 * sum(parameter.nbytes for parameter in self._parameters)
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """Of the groups, at the last step."""
+        return [float(group["lr"]) for group in self._optimizer.param_groups]
+
     def begin_epoch(self, seed: int) -> None:
         """Seed everything that is drawn while an epoch is learnt, and put the model into training mode."""
         own = seed if rank() == 0 else int(np.random.SeedSequence([seed, rank()]).generate_state(1)[0])
@@ -119,7 +146,8 @@ class Learner:
 
         Raises:
             NotFiniteError: a loss or a gradient is NaN or infinite. The weights are those of the step before.
-            MemoryFullError: a batch does not fit into the memory of the device.
+            torch.OutOfMemoryError: a batch does not fit into the memory of the device, nor do its parts where they
+                may be tried.
         """
         while True:
             try:
@@ -169,48 +197,37 @@ class Learner:
         """Part the batches once more after the memory was full, where that was asked for.
 
         Raises:
-            MemoryFullError: it was not, or a batch cannot be parted any more.
-            RuntimeError: the error was another one.
+            RuntimeError: it was not, a batch cannot be parted any more, or the error was another one.
         """
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise error
         clips = max(len(batch.ids) for batch in batches)
-        if self._retry_smaller and number_of_processes() == 1 and 2 * self._parts <= clips // 2:
-            self._parts *= 2
-            self._optimizer.zero_grad()
-            if self.accelerator.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return
-        longest = max(float(batch.lengths.max()) for batch in batches) / SAMPLE_RATE_HZ
-        raise MemoryFullError(
-            f"the memory of {self.accelerator.device} is too small for a batch of {clips} clips of up to"
-            f" {longest:.1f} s\n"
-            f"  lower training.batch_size (and raise training.accumulate), training.max_batch_s or training.max_clip_s,"
-            f" set encoder.checkpoint_activations=true, or training.retry_smaller=true to have batches parted\n"
-            f"  ({str(error).splitlines()[0]})"
-        ) from error
+        if not (self._retry_smaller and is_memory_full(error) and 2 * self._parts <= clips // 2):
+            raise error
+        self._parts *= 2
+        self._optimizer.zero_grad()
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _clip_gradients(self) -> Tensor:
         """Clip the model's gradients where the recipe says so; the norm of all gradients before that."""
         self.accelerator.unscale_gradients()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if self._settings.gradient_clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
+            # Not accelerate's: it would unscale the gradients of float16 a second time.
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.gradient_clip)
         return norm
 
     def _require_finite(self, values: Mapping[str, float], batches: Sequence[Batch]) -> None:
         broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if broken == [GRADIENT] and self.accelerator.scaler is not None:
+        if broken == [GRADIENT] and self.accelerator.scaler is not None and self._skipped < MOST_SKIPPED:
+            self._skipped += 1
             return  # float16: the scaler leaves the step out and lowers its scale
         if not broken:
+            self._skipped = 0
             return
-        name = next((name for name in broken if name != "total"), "total")
-        if name == GRADIENT:
-            what = f"the losses are finite, but {self._blame_gradient(batches)}"
-        else:
-            what = f"the loss {name} is {values[name]}"
         clips = [identity for batch in batches for identity in batch.ids]
-        raise NotFiniteError(f"{what}\n  clips of the batch: {', '.join(clips)}")
+        if broken == [GRADIENT]:
+            raise NotFiniteError(_sentence(f"the losses are finite, but {self._blame_gradient(batches)}", clips))
+        require_finite(values, clips)
 
     def _blame_gradient(self, batches: Sequence[Batch]) -> str:
         """Which loss has a gradient that is no number; the batches go through the model once more for each."""
@@ -230,14 +247,13 @@ class Learner:
         tensors |= {f"criterion.{name}": _off_device(value) for name, value in self.criterion.state_dict().items()}
         if self._average is not None:
             tensors |= {f"average.{name}": _off_device(value) for name, value in self._average.state_dict().items()}
-        moments = self._optimizer.state_dict()
-        for index, values in moments["state"].items():
+        for index, values in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": _off_device(value) for key, value in values.items()}
         for number, states in enumerate(gathered(self._random_states())):
             tensors |= {f"random.{number}.{name}": value for name, value in states.items()}
         facts = {
-            "groups": moments["param_groups"],
             "parts": self._parts,
+            "skipped": self._skipped,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
         }
         return LearnerState(tensors, facts)
@@ -257,10 +273,13 @@ class Learner:
         for name, value in _under("optimizer", tensors).items():
             index, key = name.split(".", 1)
             moments.setdefault(int(index), {})[key] = value
-        self._optimizer.load_state_dict({"state": moments, "param_groups": facts["groups"]})
+        # The settings of the groups are the recipe's, which may have been changed; learning rates follow the schedule.
+        self._optimizer.load_state_dict(
+            {"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]}
+        )
         if facts["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
-        self._parts = int(facts["parts"])
+        self._parts, self._skipped = int(facts["parts"]), int(facts["skipped"])
         random = _under(f"random.{rank()}", tensors)
         if random:  # a training that goes on with more processes has none for the new ones
             torch.set_rng_state(random["torch"])

@@ -5,8 +5,10 @@ network file system, so the file also says who holds it and shows a sign of life
 """
 
 import json
+import math
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +58,7 @@ def hold(path: Path, taken_over: Callable[[Holder], None]) -> Iterator[None]:
 
     Raises:
         HeldError: another process holds it.
+        RunError: it cannot be locked.
     """
     told = path.with_name(f"{path.name}.holder")
     lock = FileLock(path, timeout=0)
@@ -63,21 +66,42 @@ def hold(path: Path, taken_over: Callable[[Holder], None]) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise HeldError(_read(told)) from None
+    except (OSError, NotImplementedError) as error:
+        raise no_locks(path, getattr(error, "strerror", None) or str(error)) from error
     try:
         last = _read(told)
         if last is not None:
-            if last.host != socket.gethostname() and time.time() - told.stat().st_mtime < DEAD_AFTER_S:
+            if last.host != socket.gethostname() and _silence_s(told) < DEAD_AFTER_S:
                 raise HeldError(last)
             taken_over(last)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        write_json(told, asdict(Holder(os.getpid(), socket.gethostname(), since)))
+        own = Holder(os.getpid(), socket.gethostname(), since)
+        write_json(told, asdict(own))
         try:
             with _signs_of_life(told):
                 yield
         finally:
-            told.unlink(missing_ok=True)
+            if _read(told) == own:
+                told.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def no_locks(path: Path, reason: str) -> RunError:
+    """What is said where a file system has no locks, or this one cannot be taken."""
+    return RunError(
+        f"{path}: cannot be locked ({reason}), so that two processes might train the same fold\n"
+        f"  choose a folder on a file system with locks, such as a local disk: --output DIR"
+    )
+
+
+def _silence_s(told: Path) -> float:
+    """Seconds since the last sign of life, both ends by the clock of the disk's machine; infinite once it is gone."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=told.parent, prefix=".clock.") as now:
+            return Path(now.name).stat().st_mtime - told.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 @contextmanager

@@ -25,6 +25,9 @@ class TrainingObserver(Protocol):
     def checkpoint_damaged(self, sentence: str) -> None:
         """A checkpoint cannot be used; the one before it is tried."""
 
+    def checkpoint_differs(self, sentence: str) -> None:
+        """A checkpoint was made under conditions that change the last digits alone."""
+
     def fold_resumed(self, fold: "Fold", epoch: int, step: int) -> None:
         """A fold goes on behind the step of an epoch at which it was left."""
 

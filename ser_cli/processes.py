@@ -3,6 +3,7 @@
 Each function does nothing with a single process. With several, all of them must call it together.
 """
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -28,6 +29,13 @@ def number_of_processes() -> int:
 def rank() -> int:
     """Of this process, from 0."""
     return dist.get_rank() if number_of_processes() > 1 else 0
+
+
+def leave_others() -> None:
+    """End the connections to the other processes: torch aborts a process that ends with its threads still listening."""
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # models that were shared hold on to the connections
+        dist.destroy_process_group()
 
 
 def wait_for_all() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError, did_you_mean
 from ser_cli.files import read_text
@@ -49,6 +49,14 @@ class Recipe(Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
     selection: SelectionSettings = SelectionSettings()
+
+    @model_validator(mode="after")
+    def _fits_the_encoder(self) -> "Recipe":
+        if self.training.compile and self.encoder.name == BUILT_IN_ENCODER:
+            raise ValueError(
+                "training.compile is for the layers of a pre-trained encoder; leave it out, or name one: encoder.name"
+            )
+        return self
 
     @property
     def hash(self) -> str:

@@ -253,7 +253,7 @@ class TrainingSettings(Section):
     """Longest batch in seconds of audio, padding included: bounds the memory of a step; 0 leaves it at
     `batch_size` clips of `max_clip_s`."""
     accumulate: Count = 1
-    """Batches whose gradients are summed up before a step; the contrastive losses see one batch at a time."""
+    """Batches over whose gradients each step takes the mean; the contrastive losses see one batch at a time."""
     retry_smaller: bool = False
     """When the memory of the device is full, learn each batch in halves from then on, rather than stop with advice.
     The contrastive losses then see half of the clips at a time, so results change a little."""

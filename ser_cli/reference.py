@@ -94,6 +94,13 @@ FILES: dict[str, dict[str, str]] = {
         "RUN/.fold-I.lock, .fold-I.lock.holder": "Who trains the fold.",
         "RUN/scores.json, report.md": "Written by the process that finishes the last fold.",
     },
+    "ablate": {
+        **CORPUS_FILES,
+        "STUDY/study.json": "What was asked for, and every setting of each cell.",
+        "STUDY/cells/NN-NAME/seed-K/": "One run; ser-train(1).",
+        "STUDY/scores.json": "What --json prints.",
+        "STUDY/report.md, report.html, figures/, tables/": "Written anew by every command.",
+    },
     "evaluate": {
         "RUN/run.json, fold-I/predictions.csv": "Read: what was asked for, and what was predicted.",
         "RUN/fold-I/history.csv, embeddings.npz": "Read where they are there, for the pictures.",

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,10 @@ class CheckpointFolder:
         except (OSError, SerError, safetensors.SafetensorError) as error:
             self._delete_unfinished()
             reason = getattr(error, "strerror", None) or str(error)
+            before = "the one before it is whole" if self._paths() else "there was none before it"
             raise SerError(
                 f"cannot write the checkpoint {self.folder / name}: {reason}\n"
-                f"  the one before it is whole; free space, then the same command goes on from there"
+                f"  {before}; free space, then run the same command again"
             ) from error
         self._delete_old(checkpoint.progress.steps_done)
 
@@ -145,15 +147,15 @@ class CheckpointFolder:
         """Delete all checkpoints of a fold that is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def bytes_of(self, checkpoint: Checkpoint) -> int:
-        """How much one takes on disk."""
-        tensors = [*checkpoint.learner.tensors.values(), *checkpoint.chosen_weights.values()]
-        return sum(tensor.nbytes for tensor in tensors)
+    def bytes_on_disk(self) -> int:
+        """How much all checkpoints of the fold take."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def _delete_unfinished(self) -> None:
         """Delete what this process, or one that was killed, was about to rename into place."""
-        for path in self.folder.glob(".*"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        for path in [*self.folder.glob(".step-*"), *self.folder.glob(".chosen.*")]:
+            with suppress(OSError):  # a network file system may keep what is still open elsewhere
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _paths(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -235,9 +237,10 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path.name} is missing")
-    if _hash_file(path) != sha256:
+    content = path.read_bytes()  # not mapped: what was hashed is what is used, and the file may be deleted
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path.name} is truncated or was changed")
-    return safetensors.torch.load_file(path)
+    return safetensors.torch.load(content)
 
 
 def _hash_file(path: Path) -> str:

@@ -214,6 +214,12 @@ class FoldFolder:
         """Whether the fold was trained and tested to its end."""
         return self.done_path.is_file()
 
+    def delete_unfinished(self) -> None:
+        """Delete files that a process was about to rename into place when it was killed; the fold is held."""
+        for path in self.folder.glob(".*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
     def finish(self, facts: Mapping[str, object]) -> None:
         """Mark the fold as done."""
         write_json(self.done_path, facts)
@@ -277,7 +283,11 @@ def open_or_create_run(
         write_json(folder / IDENTITY_NAME, asdict(identity))
         return run
     if not (folder / IDENTITY_NAME).is_file():
-        raise RunError(f"{folder} exists and holds no run; choose a new folder with --output")
+        if not (force and _is_rest_of_a_run(folder)):
+            raise RunError(f"{folder} exists and holds no run; choose a new folder with --output")
+        _delete_run(folder)
+        write_json(folder / IDENTITY_NAME, asdict(identity))
+        return run
     there = run.identity()
     if there == identity:
         return run
@@ -289,6 +299,8 @@ def open_or_create_run(
     return run
 
 
+FIXED_SETTINGS = ("selection.by",)
+"""Of the recipe: what cannot change either, since epochs that were judged by one rule say nothing under another."""
 MAY_CHANGE = frozenset({"recipe", "recipe_hash", "manifest_hash"})
 """Of a run's identity: what `--resume-anyway` goes on over. The rest decides who is tested and on what."""
 
@@ -312,6 +324,8 @@ def _change_run(
             if before.get(key) != settings.get(key)
         ]
     fixed = [key for key in keys if key not in MAY_CHANGE]
+    if "recipe_hash" in keys:
+        fixed += [key for key in FIXED_SETTINGS if before.get(key) != settings.get(key)]
     if not changed_anyway or fixed:
         advice = "" if fixed else ", go on with it all the same with --resume-anyway (the report will say so)"
         raise RunError(
@@ -332,6 +346,13 @@ def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]
             flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
         )
     return flat
+
+
+def _is_rest_of_a_run(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `--force` was deleting when it was stopped."""
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    known = {*RUN_FILES, *REPORT_FOLDERS}
+    return all(name in known or re.fullmatch(r"fold-\d+", name) for name in names)
 
 
 def _delete_run(folder: Path) -> None:

@@ -15,6 +15,7 @@ from ser_cli.data.batch_plans import share_of_process
 from ser_cli.data.batches import Batch, BatchLoader
 from ser_cli.data.folds import Fold
 from ser_cli.data.store import PreparedCorpus
+from ser_cli.device_memory import advising_when_memory_is_full
 from ser_cli.disk_space import require_space
 from ser_cli.errors import RunError, Stopped
 from ser_cli.history import EpochRecord, write_history
@@ -39,9 +40,14 @@ class Resuming:
     interval: Interval
     """Between checkpoints."""
     made_with: dict[str, str]
-    """Recipe, corpus, versions and device of this process; a checkpoint that was made with others is refused."""
+    """Recipe, corpus, versions and device of this process; a checkpoint that was made with others is refused, but
+    for what is in `MAY_DIFFER`."""
     anyway: bool = False
     """Go on from a checkpoint that was made with others."""
+
+
+MAY_DIFFER = ("threads",)
+"""Changes the last digits alone: told and recorded, but gone on with."""
 
 
 def train_fold(
@@ -73,25 +79,31 @@ def train_fold(
         EncoderError: pre-trained weights cannot be had.
         Stopped: a signal came; a checkpoint was written.
     """
-    observer.raise_if_stopped()
+    if signal := largest([observer.signal_that_came()], accelerator.device)[0]:
+        raise Stopped(signal)
     checkpoints = CheckpointFolder(folder.checkpoints_path)
+    by_first(folder.delete_unfinished)
     left = checkpoints.newest(observer.checkpoint_damaged)
-    if left is not None and not resuming.anyway:
-        _require_same(left, resuming, folder)
+    if left is not None:
+        _require_same(left, resuming, folder, observer)
     training = _FoldTraining(corpus, fold, recipe, folder, accelerator, observer, checkpoints, resuming)
-    training.begin(left)
-    try:
-        training.learn_all()
-        training.test()
-    except Stopped:
-        training.save_if_newer()
-        raise
-    checkpoints.clear()
+    with advising_when_memory_is_full(accelerator.device, recipe):
+        training.begin(left)
+        try:
+            training.learn_all()
+            training.test()
+        except (Stopped, NotFiniteError):
+            training.save_if_newer()
+            raise
+    by_first(checkpoints.clear)
 
 
-def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder) -> None:
+def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder, observer: TrainingObserver) -> None:
     different = differences(left.made_with, resuming.made_with)
-    if different:
+    small = [sentence for sentence in different if sentence.startswith(MAY_DIFFER)]
+    for sentence in small:
+        observer.checkpoint_differs(sentence)
+    if len(different) > len(small) and not resuming.anyway:
         raise RunError(
             f"{folder.folder} was left at epoch {left.progress.epoch}, step {left.progress.step}, by a process that"
             f" differs from this one\n  "
@@ -99,6 +111,10 @@ def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder) -> N
             + "\n  go on all the same with --resume-anyway (the report will say so), or have the fold trained from its"
             f" start: delete {folder.checkpoints_path}"
         )
+
+
+def _losses_changed(left: Checkpoint, resuming: Resuming) -> bool:
+    return any(sentence.startswith("losses.") for sentence in differences(left.made_with, resuming.made_with))
 
 
 class _FoldTraining:
@@ -126,15 +142,18 @@ class _FoldTraining:
 
     def begin(self, left: Checkpoint | None) -> None:
         """Build the learner; where a checkpoint was left, go on from it."""
-        weights = LossWeights(**left.learner.facts["loss_weights"]) if left else None
+        weights = None
+        if left is not None and not _losses_changed(left, self.resuming):
+            weights = LossWeights(**left.learner.facts["loss_weights"])  # measured at the start, by random weights
         self.learner = set_up_learner(self.corpus, self.fold, self.recipe, self.accelerator, weights)
         self.encoder_hash = hash_weights(self.learner.model.encoder)
         self.observer.fold_started(self.fold, self.recipe.training.epochs)
         self.observer.weights_chosen(self.learner.criterion.weights, self.recipe.losses.weighting == "auto")
         if left is not None:
             self._restore(left)
-        size = self.checkpoints.bytes_of(self._checkpoint())
-        require_space(self.folder.folder, size, KEPT + 1)
+        chosen = sum(value.nbytes for value in self.learner.tested_model.state_dict().values())
+        size = self.learner.bytes_of_state() + chosen
+        by_first(lambda: require_space(self.folder.folder, size, KEPT + 1, already=self.checkpoints.bytes_on_disk()))
         self.clock = CheckpointClock(self.resuming.interval, size)
 
     def _restore(self, left: Checkpoint) -> None:
@@ -251,8 +270,14 @@ class _FoldTraining:
 
     def test(self) -> None:
         """Test the chosen weights and write model, predictions and, last, the done-marker."""
-        self.learner.tested_model.load_state_dict(self.chosen_weights)
-        predictions = self._predict(self.fold.test)
+        tested = self.learner.tested_model
+        learnt = self.learner.tested_weights()
+        tested.load_state_dict(self.chosen_weights)
+        try:
+            predictions = self._predict(self.fold.test)
+        except Stopped:
+            tested.load_state_dict(learnt)  # a checkpoint is to hold what was learnt last, should more be learnt
+            raise
         scores = self._score(predictions, self.fold.lacking)
         by_first(lambda: self._write(predictions, scores))
         self.observer.fold_done(self.fold, scores, self.progress.chosen)
@@ -330,8 +355,8 @@ class _FoldTraining:
 def _numbers_went_wrong(fold: Fold, epoch: int, step: int, error: NotFiniteError) -> NotFiniteError:
     return NotFiniteError(
         f"fold {fold.index}, epoch {epoch}, step {step}: {error}\n"
-        f"  the last checkpoint is from before it; lower the learning rate (--set optimizer.learning_rate=…)"
-        f" or look at these clips"
+        f"  the weights of the step before are kept; look at these clips, or lower the learning rate: --set"
+        f" optimizer.learning_rate=… with --resume-anyway to go on, or with --force to begin anew"
     )
 
 

@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from ser_cli.data.batch_plans import DrawMixtures, PlannedBatch, plan_epoch
+from ser_cli.data.batch_plans import DrawMixtures, PlannedBatch, plan_epoch, share_of_process
 from ser_cli.data.batches import BatchLoader
 from ser_cli.data.folds import Fold
 from ser_cli.data.mixup import plan_mixtures
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.learner import Learner
+from ser_cli.learner import Learner, require_finite
 from ser_cli.losses import LossWeights, MultiLoss, balanced_class_weights, weights_from_measured
 from ser_cli.models.building import build_model
 from ser_cli.models.classifier import EmotionClassifier
+from ser_cli.processes import number_of_processes, rank
 from ser_cli.recipe import Recipe
 from ser_cli.recipe_settings import MixupSettings
 
@@ -46,6 +47,7 @@ def set_up_learner(
 
     Raises:
         EncoderError: pre-trained weights cannot be had.
+        NotFiniteError: a loss that is to be measured is NaN or infinite.
     """
     torch.manual_seed(derive_seed(recipe, fold, INITIAL_WEIGHTS))
     model = build_model(recipe, len(corpus.labels)).to(accelerator.device)
@@ -134,9 +136,12 @@ def _measure_losses(
     model.eval()
     measured = []
     plan = plan_training_epoch(corpus, fold, recipe, derive_seed(recipe, fold, CALIBRATION))
+    plan = share_of_process(plan, rank(), number_of_processes())  # each loss is that of all processes together
     for batch in BatchLoader(corpus, plan[: recipe.losses.calibration_batches]):
         batch = batch.to(accelerator.device)  # noqa: PLW2901
         with accelerator.autocast():
             output = model(batch.waveforms, batch.lengths)
-        measured.append({name: float(value) for name, value in criterion.each(output, batch.targets).items()})
+        values = {name: float(value) for name, value in criterion.each(output, batch.targets).items()}
+        require_finite(values, batch.ids)
+        measured.append(values)
     return measured

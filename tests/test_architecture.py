@@ -20,7 +20,7 @@ WORKFLOWS |= {
     "reports",
 }
 WORKFLOWS |= {"prediction", "exporting", "training_setup"}
-WORKFLOWS |= {"comparison", "cross_corpus"}
+WORKFLOWS |= {"comparison", "cross_corpus", "ablation", "ablation_report", "studies"}
 LIGHT = [
     "cli",
     "console",
@@ -37,7 +37,7 @@ LIGHT = [
 LIGHT += ["downloading", "decoding", "preparation", "corpora"]
 LIGHT += ["commands.predict", "recordings", "answers", "provenance", "data.streaming"]
 LIGHT += ["breakdown", "intervals", "embeddings", "tables", "pages", "comparison", "cross_corpus"]
-LIGHT += ["commands.evaluate"]
+LIGHT += ["commands.evaluate", "commands.ablate", "grids"]
 LIGHT += ["data.manifest", "data.selection", "data.protocols", "data.folds", "data.store", "data.audio"]
 LIGHT += ["data.batch_plans", "locks", "history", "checkpoint_times", "disk_space", "observers", "commands.train"]
 
@@ -68,7 +68,7 @@ def test_imports_only_go_down(path):
 
 
 def test_workflows_stand_in_their_order():
-    order = ["cross_validation", "training", "inference"]
+    order = ["ablation_report", "ablation", "studies", "cross_validation", "training", "inference"]
     for position, name in enumerate(order):
         above = set(order[:position])
         assert not imported_by(PACKAGE / f"{name}.py") & above

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -224,16 +225,27 @@ def test_ctrl_c_leaves_with_130_and_the_same_command_goes_on(tones, home):
 
 
 def test_a_first_ctrl_c_waits_for_the_step_and_a_second_does_not():
-    from ser_cli.commands.interruption import finishing_steps
+    from ser_cli.commands.interruption import StopSignals
 
     before = signal.getsignal(signal.SIGINT)
-    with finishing_steps() as signal_that_came:
-        assert signal_that_came() == 0
+    with StopSignals() as signals:
+        signals.finishes_steps = True
         signal.raise_signal(signal.SIGINT)
-        assert signal_that_came() == signal.SIGINT
+        assert signals.came == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_before_the_first_step_a_signal_is_obeyed_at_once():
+    from ser_cli.commands.interruption import StopSignals
+
+    with StopSignals(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    code = "import signal; from ser_cli.commands.interruption import StopSignals\n"
+    code += "with StopSignals():\n signal.raise_signal(signal.SIGTERM)\nprint('still here')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "")
 
 
 @pytest.mark.parametrize(

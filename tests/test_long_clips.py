@@ -13,6 +13,7 @@ import soundfile
 
 from tests.conftest import TONES_HZ, write_tone
 from tests.measured_process import Measured, measure
+from tests.test_end_to_end import read_csv
 from tests.tiny_run import train_tiny_run
 
 pytestmark = [
@@ -156,7 +157,7 @@ def test_a_corpus_with_a_three_hour_clip_is_trained_on_and_evaluated_in_little_m
     command = ("train", "--manifest", long_corpus.manifest, "--folds", 2, "--encoder", "conformer", "--epochs", 1)
     done = run_within_limit("train", capsys, tmp_path, *command, "--embeddings", "--device", "cpu", "--output", "run")
     assert done.exit_code == 0, done.stderr
-    tested = [row["id"] for fold in (1, 2) for row in csv.DictReader(Path(f"run/fold-{fold}/predictions.csv").open())]
+    tested = [row["id"] for fold in (1, 2) for row in read_csv(Path(f"run/fold-{fold}/predictions.csv"))]
     assert {"hours", "minutes"} < set(tested)
     evaluated = run_within_limit("evaluate", capsys, tmp_path, "evaluate", "run", "--json")
     assert evaluated.exit_code == 0, evaluated.stderr

@@ -153,8 +153,84 @@ def test_what_changed_is_shown_and_gone_on_with_only_when_asked(ser, tones, monk
     told = json.loads(evaluated.stdout)["changes"]
     assert any(change.startswith("training.epochs: 2 there, 3 asked for (before any fold") for change in told)
     assert any(change.startswith("fold 1: training.epochs: 2 then, 3 now") for change in told)
-    assert len(read_csv(Path("run/fold-1/history.csv"))) == 3
+    rows = read_csv(Path("run/fold-1/history.csv"))
+    assert len(rows) == 3
     assert ser(*other).exit_code == 0  # from now on it is that run
+
+
+def test_changed_settings_are_used_from_there_on(ser, tones, monkeypatch):
+    from ser_cli.learner import Learner
+
+    used = []
+    learn = Learner.learn
+
+    def noted(learner, batches, epochs_done):
+        values = learn(learner, batches, epochs_done)
+        decay = learner._optimizer.param_groups[0]["weight_decay"]
+        used.append((learner.learning_rates[0], decay, learner.criterion.weights.kl, "focal" in values))
+        return values
+
+    monkeypatch.setattr(Learner, "learn", noted)
+    command = train(tones, "--fold", 1, "--output", "run", "--set", "optimizer.schedule=exponential")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)  # the end of the first epoch
+        ser(*command)
+    changed = ["optimizer.learning_rate=2e-2", "optimizer.weight_decay=0.5", "losses.kl=9", "losses.focal=0"]
+    options = [argument for change in changed for argument in ("--set", change)]
+    assert ser(*command, *options, "--resume-anyway").exit_code == 0
+    assert used[4] == (pytest.approx(1e-3), 0.1, 0.5, True)
+    assert used[5] == (pytest.approx(2e-2 * 0.875), 0.5, 9.0, False)
+    first, second = read_csv(Path("run/fold-1/history.csv"))
+    assert float(first["focal"]) > 0
+    assert second["focal"] == ""
+
+
+def test_how_the_epoch_is_chosen_never_changes_within_a_run(ser, tones, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        ser(*train(tones, "--output", "run", "--select", "last"))
+    result = ser(*train(tones, "--output", "run", "--select", "test", "--resume-anyway"))
+    assert result.exit_code == 1
+    assert "selection.by: last there, test asked for" in result.stderr
+    assert "--resume-anyway" not in result.stderr
+
+
+def test_another_number_of_threads_is_told_and_recorded(ser, tones, monkeypatch):
+    import torch
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        ser(*train(tones, "--output", "run"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    result = ser(*train(tones, "--output", "run"))
+    assert result.exit_code == 0
+    assert "the checkpoint's threads: 1 then, 7 now; the last digits of the result may differ" in result.stderr
+    assert json.loads(Path("run/fold-1/done.json").read_text())["changes"] == ["threads: 1 then, 7 now"]
+
+
+def test_a_stop_in_the_test_of_a_fold_keeps_what_was_learnt_last(ser, tones, whole, monkeypatch):
+    from ser_cli import training
+
+    command = train(tones, "--output", "run", "--set", "training.weight_average=0")
+    assert ser(*train(tones, "--output", "straight", "--set", "training.weight_average=0")).exit_code == 0
+    predict = training.predict_stored
+    calls = 0
+
+    def stopped_in_test(model, corpus, ids, *rest, **named):
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # after two epochs
+            signal.raise_signal(signal.SIGTERM)
+        return predict(model, corpus, ids, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "predict_stored", stopped_in_test)
+        assert ser(*command).exit_code == 143
+    # More epochs than before go on from the last one, not from the best.
+    assert ser(*command, "--epochs", 3, "--resume-anyway").exit_code == 0
+    assert ser(*train(tones, "--output", "three", "--set", "training.weight_average=0", "--epochs", 3)).exit_code == 0
+    rows = [read_csv(Path(f"{run}/fold-1/history.csv"))[1]["total"] for run in ("run", "straight")]
+    assert rows[0] == rows[1]
 
 
 def test_other_labels_or_folds_are_never_gone_on_with(ser, tones, monkeypatch):
@@ -307,7 +383,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_fold(ser, tones, hol
     process = holder(Path("run/.fold-1.lock"))
     refused = ser(*command)
     assert refused.exit_code == 1
-    assert f"fold 1 is being trained by process {process.pid} on {socket.gethostname()}, since 20" in refused.stderr
+    assert f"fold 1 is held by process {process.pid} on {socket.gethostname()}, since 20" in refused.stderr
     assert not Path("run/fold-1").exists()
     # The other fold is free, and the same command takes it.
     beside = ser(*train(tones, "--output", "run"))
@@ -344,8 +420,44 @@ def test_a_run_that_somebody_trains_is_not_deleted_by_force(ser, tones, holder):
     holder(Path("run/.fold-2.lock"))
     refused = ser(*train(tones, "--seed", 9, "--output", "run", "--force"))
     assert refused.exit_code == 1
-    assert "stop it before this run is deleted" in refused.stderr
+    assert "stop it before this run is deleted or changed" in refused.stderr
     assert Path("run/fold-1/done.json").exists()
+
+
+def test_another_recipe_is_not_forced_onto_a_run_that_somebody_trains(ser, tones, holder):
+    assert ser(*train(tones, "--fold", 1, "--output", "run")).exit_code == 0
+    process = holder(Path("run/.fold-2.lock"))
+    refused = ser(*train(tones, "--epochs", 5, "--output", "run", "--resume-anyway"))
+    assert refused.exit_code == 1
+    assert f"fold 2 is held by process {process.pid}" in refused.stderr
+    assert not Path("run/changes.json").exists()
+
+
+def test_force_that_was_killed_while_it_deleted_can_be_repeated(ser, tones):
+    assert ser(*train(tones, "--fold", 1, "--output", "run")).exit_code == 0
+    Path("run/run.json").unlink()
+    assert ser(*train(tones, "--fold", 1, "--output", "run")).exit_code == 1
+    assert ser(*train(tones, "--fold", 1, "--output", "run", "--force")).exit_code == 0
+    Path("run/run.json").unlink()
+    Path("run/my notes.txt").write_text("not of a run")
+    refused = ser(*train(tones, "--fold", 1, "--output", "run", "--force"))
+    assert refused.exit_code == 1
+    assert "run exists and holds no run" in refused.stderr
+
+
+def test_nothing_is_left_in_a_folder_that_holds_no_run(ser, tones):
+    Path("mine").mkdir()
+    Path("mine/letter.txt").write_text("dear")
+    assert ser(*train(tones, "--output", "mine")).exit_code == 1
+    assert [path.name for path in Path("mine").iterdir()] == ["letter.txt"]
+
+
+def test_what_a_killed_process_was_writing_is_deleted(ser, tones):
+    assert ser(*train(tones, "--fold", 2, "--output", "run")).exit_code == 0
+    Path("run/fold-1").mkdir()
+    Path("run/fold-1/.model.safetensors.abc").write_bytes(b"half")
+    assert ser(*train(tones, "--fold", 1, "--output", "run")).exit_code == 0
+    assert not [path for path in Path("run/fold-1").iterdir() if path.name.startswith(".")]
 
 
 def test_force_and_resume_contradict_each_other(ser, tones):
@@ -359,7 +471,9 @@ def test_a_disk_without_room_is_found_before_training(ser, tones, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     result = ser(*train(tones, "--output", "run"))
     assert result.exit_code == 1
-    assert re.search(r"training needs \d+ MB for checkpoints and the model, and its disk has 1 MB free", result.stderr)
+    assert re.search(
+        r"training needs \d+ MB more for checkpoints and the model, and its disk has 1 MB free", result.stderr
+    )
     assert not list(Path("run/fold-1").rglob("*.safetensors"))
 
 

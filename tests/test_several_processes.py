@@ -31,8 +31,8 @@ def command(manifest: Path, encoder: Path, *options: str) -> list[str]:
 
 def torchrun(*arguments: str, processes: int = 2) -> list[str]:
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)),
-        *("--master-port", str(29_500 + os.getpid() % 2_000), "-m", "ser_cli", *arguments),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)),
+        *("-m", "ser_cli", *arguments),
     ]
 
 

@@ -51,10 +51,12 @@ def complete_labels(ctx: typer.Context) -> Choices:
 
 def complete_recipe(incomplete: str) -> Choices:
     """Recipes that ship, and TOML files where the typed path leads."""
-    shipped = Path(__file__).parent.parent / "recipes"
-    choices = [(path.stem, _title_of(path)) for path in sorted(shipped.glob("*.toml"))]
-    typed, _ = _split(incomplete)
-    return choices + [(typed + entry.name, "file") for entry in _entries(typed) if entry.name.endswith(".toml")]
+    return _shipped_or_file("recipes", incomplete)
+
+
+def complete_grid(incomplete: str) -> Choices:
+    """Grids that ship, and TOML files where the typed path leads."""
+    return _shipped_or_file("grids", incomplete)
 
 
 def complete_encoder() -> Choices:
@@ -88,6 +90,13 @@ def complete_model(incomplete: str) -> Choices:
     return complete_run(incomplete) + folds
 
 
+def _shipped_or_file(folder: str, incomplete: str) -> Choices:
+    shipped = Path(__file__).parent.parent / folder
+    choices = [(path.stem, _title_of(path)) for path in sorted(shipped.glob("*.toml"))]
+    typed, _ = _split(incomplete)
+    return choices + [(typed + entry.name, "file") for entry in _entries(typed) if entry.name.endswith(".toml")]
+
+
 def _split(incomplete: str) -> tuple[str, str]:
     """The folder as typed, with its slash, and the beginning of a name in it."""
     folder, slash, beginning = incomplete.rpartition("/")
@@ -106,8 +115,8 @@ def _prepared_corpora() -> dict[str, tuple[str, ...]]:
     return prepared
 
 
-def _title_of(recipe: Path) -> str:
-    return str(tomllib.loads(recipe.read_text(encoding="utf-8")).get("title", ""))
+def _title_of(file: Path) -> str:
+    return str(tomllib.loads(file.read_text(encoding="utf-8")).get("title", ""))
 
 
 def _entries(folder: str) -> list["os.DirEntry[str]"]:

@@ -4,10 +4,9 @@ Python raises `KeyboardInterrupt` wherever it happens to be, and where that is a
 is printed and lost. A flag that is looked at after each step is never lost.
 """
 
+import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 
 from ser_cli.console import print_error
 
@@ -15,24 +14,39 @@ NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}
 """What a person is told; schedulers send the last two before they take the machine away. Windows lacks SIGUSR1."""
 
 
-@contextmanager
-def finishing_steps() -> Iterator[Callable[[], int]]:
-    """Catch signals inside the block; gives a function that returns the number of the one that came, or 0."""
-    came = 0
+class StopSignals:
+    """Catches signals inside a `with` block, and keeps them while there is something to finish.
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        if came and number == signal.SIGINT:
+    Outside of steps, such as while an encoder is downloaded, a signal does what it always does: nothing would be lost.
+    """
+
+    def __init__(self) -> None:
+        self.came = 0
+        """The number of the signal that asked the process to end; 0 where none did."""
+        self.finishes_steps = False
+        """Whether steps are being learnt, so that a signal waits for the end of the running one."""
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for name in NAMES:
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and (self.came or not self.finishes_steps):
             signal.default_int_handler(number, frame)
-        if not came:
+        if not self.finishes_steps:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self.came:
             again = "; press it again to leave at once" if number == signal.SIGINT else ""
             print_error(f"{NAMES[signal.Signals(number).name]}: finishing the step that runs{again}")
-        came = number
-
-    caught = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    previous = {number: signal.signal(number, note) for number in caught}
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        self.came = number

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ser_cli.commands.interruption import StopSignals
 from ser_cli.console import Console
 from ser_cli.errors import Stopped, count_of
 
@@ -35,9 +36,7 @@ def counting_bar(console: Console, title: str, unit: str) -> Iterator[Callable[[
 class TrainingView:
     """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
 
-    def __init__(
-        self, console: Console, folds: int, wanted: int, epochs: int, signal_that_came: Callable[[], int]
-    ) -> None:
+    def __init__(self, console: Console, folds: int, wanted: int, epochs: int, signals: StopSignals) -> None:
         """Prepare to show a cross-validation.
 
         Args:
@@ -45,10 +44,10 @@ class TrainingView:
             folds: of the protocol.
             wanted: folds to be trained now.
             epochs: of each.
-            signal_that_came: number of the signal that asked the process to end, or 0.
+            signals: that ask the process to end.
         """
         self._console = console
-        self.signal_that_came = signal_that_came
+        self._signals = signals
         self._folds = folds
         self._epochs = epochs
         self._epochs_left = epochs * wanted
@@ -81,12 +80,20 @@ class TrainingView:
         """Say which checkpoint is not used."""
         self._console.warn(sentence)
 
+    def checkpoint_differs(self, sentence: str) -> None:
+        """Say what may change the last digits."""
+        self._console.warn(f"the checkpoint's {sentence}; the last digits of the result may differ")
+
     def fold_resumed(self, fold: "Fold", epoch: int, step: int) -> None:
         """Say where a fold goes on."""
         self._epochs_left -= epoch - 1
         self._console.say(
             f"fold {fold.index}/{self._folds} goes on from its checkpoint: epoch {epoch}, after step {step}"
         )
+
+    def signal_that_came(self) -> int:
+        """The number of the signal that asked the process to end, or 0."""
+        return self._signals.came
 
     def raise_if_stopped(self) -> None:
         """Leave here where a signal came."""
@@ -95,6 +102,7 @@ class TrainingView:
 
     def fold_started(self, fold: "Fold", epochs: int) -> None:
         """Say who is trained on and who is tested."""
+        self._signals.finishes_steps = True
         self._fold, self._epochs = fold.index, epochs
         sides = ", ".join(f"{side} {count_of(len(ids), 'clip')}" for side, ids in fold.sides if ids)
         self._console.say(f"fold {fold.index}/{self._folds}: {sides}")
@@ -134,6 +142,7 @@ class TrainingView:
 
     def fold_done(self, fold: "Fold", scores: "Scores", epoch: int) -> None:
         """Say how the tested speakers were recognised."""
+        self._signals.finishes_steps = False
         self._console.say(
             f"fold {fold.index}/{self._folds} tested with epoch {epoch}: WA {100 * scores.wa:.1f} %, "
             f"UA {100 * scores.ua:.1f} %, macro F1 {100 * scores.macro_f1:.1f} %"

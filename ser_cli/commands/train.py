@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ser_cli.commands import completion, options
-from ser_cli.commands.interruption import finishing_steps
+from ser_cli.commands.interruption import StopSignals
 from ser_cli.commands.progress import TrainingView, counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
@@ -172,6 +172,7 @@ def train(
 
     require_working_torch()
     from ser_cli.cross_validation import cross_validate, plan_cross_validation
+    from ser_cli.processes import leave_others
 
     with counting_bar(console, "preparing", "clip") as progress:
         corpus = options.open_chosen(
@@ -194,18 +195,21 @@ def train(
         _say_plan(console, plan, folder, was_default=output is None)
     if resume and not (folder / "run.json").is_file():
         console.say(f"--resume: {folder} holds no run yet; it starts now")
-    with finishing_steps() as signal_that_came:
-        view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, signal_that_came)
-        run = cross_validate(
-            plan,
-            folder,
-            device,
-            view,
-            interval=interval,
-            changed_anyway=resume_anyway,
-            force=force,
-            embeddings=embeddings,
-        )
+    try:
+        with StopSignals() as signals:
+            view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, signals)
+            run = cross_validate(
+                plan,
+                folder,
+                device,
+                view,
+                interval=interval,
+                changed_anyway=resume_anyway,
+                force=force,
+                embeddings=embeddings,
+            )
+    finally:
+        leave_others()
     if not is_first:
         return
     _say_scores(console, run)

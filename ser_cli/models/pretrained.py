@@ -149,7 +149,7 @@ def load_pretrained(name: str) -> PretrainedEncoder:
         if not bool(value.isfinite().all()):
             raise EncoderError(
                 f"encoder {name}: its weight {weight} holds values that are NaN or infinite\n"
-                f"  the file is damaged or comes from a training that failed: download it again, or take another encoder"
+                f"  the file is damaged, or its training failed: download it again, or take another encoder"
             )
     return PretrainedEncoder(_streamed(model), feature_extractor)
 

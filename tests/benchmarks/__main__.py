@@ -16,8 +16,8 @@ BENCHMARKS = ("startup", "prepare", "mix", "batches", "losses", "attention", "gr
 """Modules of this package, each with a function `measure`."""
 
 TOY = (
-    "The rows of `steps` are of toy size on a CPU: they show that the code runs, and are no measure of a GPU. On a GPU"
-    " machine: python -m tests.benchmarks steps --device cuda\n"
+    "The rows of `steps` are of toy size: they show that the code runs, and are no measure of a GPU. On a GPU"
+    " machine: python -m tests.benchmarks steps --device cuda"
 )
 
 
@@ -31,26 +31,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = sorted(set(chosen.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]}; known: {', '.join(BENCHMARKS)}")
+    if chosen.device == "cuda" and _default_device() == "cpu":
+        parser.error("--device cuda: no GPU on this machine; --device cpu runs the same code at toy size")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| what | size | ser | peer | ratio | wanted |\n|---|---|---|---|---|---|")
-    names = chosen.names or BENCHMARKS
-    for name in names:
-        for row in _measure(name, chosen.device, toy=chosen.toy):
-            print(_line(row), flush=True)
-    if "steps" in names and _is_toy(chosen.device, toy=chosen.toy):
-        print(f"\n{TOY}")
+    for name in chosen.names or BENCHMARKS:
+        module = import_module(f"tests.benchmarks.{name}")
+        if name != "steps":
+            _print(module.measure())
+            continue
+        device = chosen.device or _default_device()
+        toy = chosen.toy or device == "cpu"
+        _print(module.measure(device, toy=toy))
+        if toy:
+            print(f"\n{TOY}")
 
 
-def _measure(name: str, device: str | None, *, toy: bool) -> Iterable[Measured]:
-    module = import_module(f"tests.benchmarks.{name}")
-    rows: Iterable[Measured] = module.measure(device or "", toy=toy) if name == "steps" else module.measure()
-    return rows
+def _print(rows: Iterable[Measured]) -> None:
+    for row in rows:
+        print(_line(row), flush=True)
 
 
-def _is_toy(device: str | None, *, toy: bool) -> bool:
+def _default_device() -> str:
     import torch
 
-    return toy or (device or ("cuda" if torch.cuda.is_available() else "cpu")) == "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _line(row: Measured) -> str:

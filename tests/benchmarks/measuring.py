@@ -1,6 +1,8 @@
 """One measurement and how to take it."""
 
+import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ from statistics import median
 from typing import Any
 
 MEGABYTE = 1_000_000
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ def in_own_process(module: str, arguments: Sequence[object]) -> Any:
         RuntimeError: it failed; the end of what it said on stderr stands in the message.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    paths = filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr[-3000:]}")
     return json.loads(result.stdout.splitlines()[-1])
@@ -78,6 +84,7 @@ class StepWatch:
         """
         self._device, self._warm_up = device, warm_up
         self._steps = 0
+        gc.collect()  # the model of a measurement before this one, whose memory is not this one's
 
     def step_done(self) -> bool:
         """Called behind each step; whether the watch starts now."""

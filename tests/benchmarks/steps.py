@@ -8,10 +8,12 @@ code; the clips are noise of the lengths that are named. Each of the four traini
 precision is set once per process: `python -m tests.benchmarks.steps WHOSE FOLDER` is what `measure` starts. Steps that
 warm up, and compile, are not counted, but they are in the epochs from which the whole experiment is projected.
 
-Nothing here decodes audio: soundfile, soxr and av may be missing.
+Nothing here decodes audio: soundfile, soxr and av may be missing. What must be there are torch, torchaudio,
+transformers, accelerate, safetensors, pydantic and tomli-w, with their own needs.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,17 +42,15 @@ FOLDS, EPOCHS = 6, 20
 WANTED_S = 300.0
 
 
-def measure(device: str = "", *, toy: bool = False) -> Iterator[Measured]:
+def measure(device: str, *, toy: bool) -> Iterator[Measured]:
     """All rows.
 
     Args:
-        device: `cpu`, where all is of toy size, or `cuda`; empty takes a GPU where there is one.
-        toy: toy size on a GPU too.
+        device: `cpu` or `cuda`.
+        toy: a tiny encoder and short clips, which a CPU needs.
     """
     import torch
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    toy = toy or device == "cpu"
     size = TOY if toy else REAL
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -120,13 +120,13 @@ def train_ours(folder: Path, size: Size, device: str) -> dict[str, Any]:
 
 
 def _train_ours(folder: Path, name: str, size: Size, device: str) -> dict[str, float]:
-    from ser_cli.cross_validation import _accelerate
+    from ser_cli.cross_validation import accelerate
     from ser_cli.data.batches import BatchLoader
     from ser_cli.training_setup import set_up_learner
 
     corpus, recipe = open_corpus(folder / name), _recipe(folder, size)
     fold, plan = _plan(corpus, recipe, size)
-    learner = set_up_learner(corpus, fold, recipe, _accelerate(device, recipe))
+    learner = set_up_learner(corpus, fold, recipe, accelerate(device, recipe))
     learner.begin_epoch(seed=0)
     watch, waited_before = StepWatch(device, size.warm_up), 0.0
     loader = BatchLoader(corpus, plan, pin_memory=device == "cuda")
@@ -226,6 +226,7 @@ def train_experiment(folder: Path, size: Size, device: str) -> dict[str, float]:
 def _main() -> None:
     import json
 
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # the trainer would take all GPUs at once
     parser = argparse.ArgumentParser(description="One training of this benchmark; prints JSON.")
     parser.add_argument("whose", choices=("ours", "trainer", "padded", "experiment"))
     parser.add_argument("folder", type=Path, help="that `measure` wrote")

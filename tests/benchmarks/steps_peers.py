@@ -69,7 +69,7 @@ def train_by_trainer(
         trainer = Trainer(
             model=_classifier(encoder, classes),
             args=arguments,
-            train_dataset=rows,  # type: ignore[arg-type]
+            train_dataset=rows,
             data_collator=collate,
             callbacks=[Watching()],
         )

@@ -1,0 +1,274 @@
+"""`ser ablate`: train every cell of a grid on the same folds and hold them against each other."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ser_cli.commands import completion, options
+from ser_cli.commands.interruption import StopSignals
+from ser_cli.commands.progress import TrainingView, counting_bar
+from ser_cli.console import Console
+from ser_cli.errors import RunError, count_of
+
+if TYPE_CHECKING:
+    from ser_cli.ablation import Outcome
+    from ser_cli.grids import GridCell
+    from ser_cli.observers import TrainingObserver
+    from ser_cli.studies import Study
+    from ser_cli.tables import Table
+
+EXAMPLES = options.examples(
+    "ser ablate --dataset ravdess --grid mixing --recipe conformer --jobs 2 --output study",
+    "ser ablate --dataset iemocap --grid paper-a --cells 3 --output study",
+)
+
+
+def ablate(
+    grid: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Cells to train: a recipe plus named changes.",
+            autocompletion=completion.complete_grid,
+        ),
+    ],
+    dataset: options.Dataset = None,
+    manifest: options.Manifest = None,
+    cells: Annotated[
+        str | None,
+        typer.Option(metavar="3,7", help="Train only these cells, by number or name (default: all)."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY", help="Study folder (default: studies/, named by what decides the result)."),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."
+        ),
+    ] = None,
+    fold: Annotated[
+        list[int] | None,
+        typer.Option(metavar="I", help="Train only this fold, counted from 1; may be given several times."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Folds by name.", autocompletion=completion.complete_protocol),
+    ] = None,
+    labels: options.Labels = None,
+    where: options.Where = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What the grid changes (default: its own).",
+            autocompletion=completion.complete_recipe,
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR|HUB-ID",
+            help="`conformer`, or a speech encoder of transformers; a cell that names one keeps its own.",
+            autocompletion=completion.complete_encoder,
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, metavar="N", help="Clips per step.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of all cells; may be given several times."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="The first seed.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Train each cell with so many seeds.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=1024, metavar="N", help="Cells at once on this machine, each its own process.")
+    ] = 1,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete another study that lies in the output folder.")
+    ] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Train each cell of a grid by cross-validation on the same folds; compare all with one of them.
+
+    Prints the study folder. Each cell is a run in it that `ser evaluate` reads. What is done is never trained again,
+    and the same command goes on where the last one was stopped. The report has check marks, WA and UA, the paper's
+    figures, and paired differences with 95 % intervals; cells that are not done are shown as such.
+
+    On a cluster, submit a job per cell into one study on a shared disk: the same command with --cells N, in any order
+    and at any time. With --jobs, processes share the cores; with OMP_NUM_THREADS=1 each takes one, and the figures are
+    those of one cell after another.
+    """
+    from ser_cli.grids import load_grid, overridden
+
+    console = Console(quiet, verbose)
+    settings = {"encoder__name": encoder, "training__epochs": epochs, "training__batch_size": batch_size}
+    resolved = load_grid(grid, recipe, set_ or (), seed, **settings)
+    chosen = resolved.choose(cells)
+    keys = [change.partition("=")[0].strip() for change in set_ or ()]
+    keys += [key.replace("__", ".") for key, value in settings.items() if value is not None]
+    for key, keeping in overridden(resolved, keys, chosen).items():
+        console.warn(f"{key}: cell {', '.join(str(cell.number) for cell in keeping)} sets its own and keeps it")
+
+    from ser_cli.dependencies import require_working_torch
+
+    require_working_torch()
+    from ser_cli.ablation import run_study
+    from ser_cli.studies import open_study, plan_study
+
+    with counting_bar(console, "preparing", "clip") as progress:
+        soft = resolved.reference.recipe.training.targets == "soft"
+        corpus = options.open_chosen(dataset, manifest, labels, where, progress, soft=soft, may_prepare=not dry_run)
+    study = plan_study(corpus, resolved, output, seeds=seeds, folds=folds, protocol=protocol, wanted=fold or ())
+    if dry_run:
+        _describe(console, study, chosen)
+        return
+    open_study(study, force=force)
+    _say_study(console, study, chosen)
+    with StopSignals() as signals:
+        signals.finishes_steps = True  # of the cells, whose processes a signal is handed on to
+        watch = CellWatch(quiet, verbose, several=jobs > 1)
+        outcomes = run_study(
+            study, chosen, device, watch, jobs=jobs, force=force, signal_that_came=lambda: signals.came
+        )
+    _finish(console, study, outcomes, json=json)
+
+
+@dataclass(frozen=True)
+class CellWatch:
+    """Shows the training of one cell, in whichever process it happens."""
+
+    quiet: bool
+    verbose: bool
+    several: bool
+    """Whether other cells are shown at the same time."""
+
+    @contextmanager
+    def __call__(self, name: str, folds: int, wanted: int, epochs: int) -> "Iterator[TrainingObserver]":
+        """Catch signals, and show what happens with the name of the cell before it."""
+        console = CellConsole(self.quiet, self.verbose, name, self.several)
+        with HeldSignals() if self.several else StopSignals() as signals:
+            yield TrainingView(console, folds, wanted, epochs, signals)
+
+
+class HeldSignals(StopSignals):
+    """Keeps signals outside of steps too: where one process of a pool dies, the pool ends all others at once."""
+
+    @property
+    def finishes_steps(self) -> bool:
+        """Always."""
+        return True
+
+    @finishes_steps.setter
+    def finishes_steps(self, value: bool) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class CellConsole(Console):
+    """A console that says which cell it speaks of."""
+
+    name: str = ""
+    several: bool = False
+
+    def say(self, text: str) -> None:
+        """Tell a person something of the cell."""
+        super().say(f"{self.name}: {text}")
+
+    def warn(self, text: str) -> None:
+        """Warn a person of something in the cell."""
+        super().warn(f"{self.name}: {text}")
+
+    @property
+    def draws_bars(self) -> bool:
+        """Bars of several processes would overwrite each other."""
+        return super().draws_bars and not self.several
+
+
+def _say_study(console: Console, study: "Study", cells: "Sequence[GridCell]") -> None:
+    plan, grid = study.plan, study.grid
+    wanted = study.wanted(cells)
+    done = [run for run in wanted if run.is_finished]
+    console.say(f"grid {grid.name}: {grid.title}; recipe {grid.recipe_name}, study folder {study.folder}")
+    console.say(
+        f"{plan.corpus.name}: {count_of(len(plan.corpus.utterances), 'clip')}; protocol {plan.protocol.name};"
+        f" {count_of(len(cells), 'cell')} of {len(grid.cells)}, {count_of(len(study.seeds), 'seed')},"
+        f" {count_of(len(plan.wanted), 'fold')} each"
+    )
+    for caveat in plan.caveats:
+        console.warn(caveat)
+    if any(run.plan.recipe.selection.by == "test" for run in wanted):
+        console.insist("epochs are chosen on the test side; the figures will be too high, and the report will say so")
+    if done:
+        console.say(f"done already: {'; '.join(run.name for run in done)}")
+
+
+def _describe(console: Console, study: "Study", cells: "Sequence[GridCell]") -> None:
+    """The cells and what they change, on stdout."""
+    plan, grid = study.plan, study.grid
+    console.result(f"# study folder: {study.folder}")
+    console.result(f"# grid: {grid.name}: {grid.title}; recipe {grid.recipe_name}")
+    console.result(f"# protocol: {plan.protocol.name} {plan.protocol.hash[:12]}: {plan.protocol.rule}")
+    for sentence in grid.left_out:
+        console.result(f"# not in this grid: {sentence}")
+    for cell in cells:
+        changes = ", ".join(f"{key} = {value}" for key, value in cell.changes.items()) or "no change"
+        runs = [run for run in study.runs_of(cell) if run.seed in study.seeds]
+        done = sum(run.is_finished for run in runs)
+        state = f"{done} of {count_of(len(runs), 'seed')} done"
+        console.result(f"{cell.number}\t{cell.name}\t{changes}\t{state}")
+
+
+def _finish(console: Console, study: "Study", outcomes: "Sequence[Outcome]", *, json: bool) -> None:
+    """Write the report, show its tables, and end in an error where a cell could not be trained."""
+    from ser_cli.ablation_report import (
+        rates_table,
+        study_differences,
+        study_sentences,
+        study_warnings,
+        write_study_report,
+    )
+
+    found = write_study_report(study)
+    for table in (rates_table(found), study_differences(found)):
+        _say_table(console, table)
+    for sentence in study_sentences(found):
+        console.say(sentence)
+    for warning in study_warnings(found):
+        console.warn(warning)
+    console.say(f"report: {study.folder / 'report.html'}")
+    if json:
+        console.result_json(found.as_json())
+    else:
+        console.result(str(study.folder))
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    if failed:
+        told = [f"{outcome.name}: {line}" for outcome in failed for line in outcome.problem.splitlines()[:1]]
+        raise RunError(
+            f"{study.folder}: {count_of(len(failed), 'cell')} could not be trained\n  "
+            + "\n  ".join(told)
+            + "\n  the same command again trains what is not done; --cells N shows all of one cell's message"
+            if len(failed) > 1
+            else f"{study.folder}: {failed[0].name} could not be trained\n  " + failed[0].problem.replace("\n", "\n  ")
+        )
+
+
+def _say_table(console: Console, table: "Table") -> None:
+    rows = [tuple(column.title for column in table.columns), *table.cells()]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(table.columns))]
+    console.say(table.title)
+    for row in rows:
+        cells = (
+            text.rjust(width) if column.is_number else text.ljust(width)
+            for text, width, column in zip(row, widths, table.columns, strict=True)
+        )
+        console.say(("  " + "  ".join(cells)).rstrip())

@@ -1,0 +1,479 @@
+"""`ser ablate`: grids are data, cells are runs, a study is filled in any order, and its report is what it says."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ser_cli.ablation import threads_of_each
+from ser_cli.ablation_report import paired_differences
+from ser_cli.commands.completion import complete_grid
+from ser_cli.comparison import compare_runs
+from ser_cli.evaluation import evaluate_run
+from ser_cli.figures.ablation import Row, draw_ablation
+from ser_cli.grids import load_grid, shipped_grids
+from ser_cli.locks import hold
+from ser_cli.preparation import prepare
+from ser_cli.runs import Run
+from ser_cli.sources import list_manifest
+from ser_cli.studies import CellRun
+from tests.conftest import TINY, write_tone_corpus
+from tests.runs_on_disk import some_rows, write_run
+
+GRID = """
+title = "two mixing rules"
+recipe = "conformer"
+source = "a paper, Table 9"
+reference = "none"
+components = [{ title = "EAM", setting = "mixup.method", value = "eam" },
+              { title = "center", setting = "losses.center" },
+              { title = "share", setting = "mixup.share", shown = true }]
+[changes]
+losses.center = 0
+[[cells]]
+name = "none"
+changes.mixup.method = "none"
+[[cells]]
+name = "eam"
+changes.mixup = { method = "eam", share = 0.25 }
+paper = { wa = "61.5", ua = "62.05" }
+"""
+OPTIONS = ("--folds", 2, *TINY, "--epochs", 1)
+
+
+def write_grid(text: str = GRID, name: str = "rules.toml") -> Path:
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+def ablate(folder: Path, *arguments: object):
+    """Run `ser ablate` on the corpus and the data home of a folder."""
+    from ser_cli.cli import app
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SER_HOME", str(folder / "home"))
+        patch.chdir(folder)
+        command = ["ablate", "--dataset", "tones", *OPTIONS, *arguments]
+        result = CliRunner().invoke(app, list(map(str, command)), prog_name="ser")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A folder with a corpus and a study of which the second cell alone is trained; and what that said."""
+    folder = tmp_path_factory.mktemp("studied")
+    write_tone_corpus(folder / "tones", speakers=4, takes=1)
+    (folder / "rules.toml").write_text(GRID)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SER_HOME", str(folder / "home"))
+        prepare(list_manifest(folder / "tones/tones.csv"))
+    return folder, ablate(folder, "--grid", "rules.toml", "--output", "study", "--cells", 2)
+
+
+def test_the_rows_of_the_papers_table_have_what_its_text_tells():
+    grid = load_grid("paper-a")
+    marks = {cell.name: [c.title for c in grid.components if cell.has(c)] for cell in grid.cells}
+    assert marks == {
+        "baseline": ["HuBERT", "LAM", "KL", "center"],
+        "max": ["WavLM", "EAM", "max", "KL", "center"],
+        "mean": ["WavLM", "EAM", "mean", "KL", "center"],
+        "flam": ["WavLM", "EAM", "FLAM", "KL", "center"],
+        "flam-focal": ["WavLM", "EAM", "FLAM", "KL", "center", "focal"],
+        "flam-supcon": ["WavLM", "EAM", "FLAM", "KL", "center", "SupCon"],
+        "all": ["WavLM", "EAM", "FLAM", "KL", "center", "focal", "SupCon"],
+    }
+    assert [cell.paper["ua"] for cell in grid.cells] == [
+        *("76.04", "77.74", "77.95", "78.10", "78.56", "78.83", "79.14")
+    ]
+    assert "75.83 / 76.45" in grid.left_out[0]
+
+
+@pytest.mark.parametrize("name", shipped_grids())
+def test_shipped_grids_can_be_read_and_open_with_a_command(name):
+    grid = load_grid(name)
+    assert shipped_grids()[name].startswith("# ser ablate --dataset ")
+    assert f"--grid {name}" in shipped_grids()[name].splitlines()[0]
+    assert all(any(cell.has(c) for cell in grid.cells) for c in grid.components if not c.shown)
+    assert any(cell.paper["wa"] for cell in grid.cells) == bool(grid.source)
+    assert (name, grid.title) in complete_grid("")
+
+
+def test_what_the_command_line_asks_for_comes_between_grid_and_cell():
+    path = write_grid()
+    grid = load_grid(str(path), None, ["losses.center=0.5", "mixup.share=0.75"], training__epochs=3)
+    none, eam = (cell.recipe for cell in grid.cells)
+    assert (none.losses.center, none.mixup.share, none.training.epochs) == (0.5, 0.75, 3)
+    assert (eam.losses.center, eam.mixup.share, eam.training.epochs) == (0.5, 0.25, 3)
+
+
+BAD_GRIDS = {
+    "mixup.methd": (
+        GRID.replace("changes.mixup.method =", "changes.mixup.methd ="),
+        "grid bad.toml, cell 1 (none), recipe conformer: 1 problem\n"
+        "  mixup.methd: unknown; did you mean method?\n"
+        "  mend the grid's changes, or what --set and --encoder ask for; all keys: man ser-train",
+    ),
+    "section": (GRID.replace("changes.mixup.method", "changes.mixups.method"), "mixups: unknown; did you mean mixup?"),
+    "value": (GRID.replace('"none"\nchanges.mixup.method = "none"', '"none"\nchanges.mixup.share = 3'), "mixup.share"),
+    "seed": (
+        GRID.replace('method = "none"', 'method = "none"\nchanges.seed = 1'),
+        "cell none: seed must be the same for all cells; give it with --seed",
+    ),
+    "reference": (GRID.replace('reference = "none"', 'reference = "non"'), "reference: no cell is called 'non'"),
+    "twice": (GRID.replace('name = "eam"', 'name = "none"'), "cells: the name none stands there twice"),
+    "same": (
+        GRID.replace('{ method = "eam", share = 0.25 }', '{ method = "none" }'),
+        "cells none and eam come to the same recipe",
+    ),
+    "component": (
+        GRID.replace('"losses.center" }', '"losses.centre" }'),
+        "components: losses.centre is no setting of a recipe",
+    ),
+    "key": (GRID.replace("[changes]", "refrence = 1\n[changes]"), "refrence: unknown"),
+    "kind": (
+        GRID.replace('method = "none"', "method = [[1]]"),
+        "cell none: mixup.method must be text, a number, true, false or a list of these",
+    ),
+    "no TOML": ("title = ", "bad.toml: cannot be read as TOML"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_GRIDS)
+def test_a_grid_with_a_fault_is_refused_with_what_to_mend(fault, ser):
+    text, sentence = BAD_GRIDS[fault]
+    result = ser("ablate", "--dataset", "demo", "--grid", write_grid(text, "bad.toml"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr
+
+
+def test_unknown_grids_and_cells_are_named_with_the_known_ones(ser):
+    unknown = ser("ablate", "--dataset", "demo", "--grid", "mixng")
+    assert unknown.exit_code == 2
+    assert "error: unknown grid 'mixng'; did you mean mixing?\n  known: center-losses, " in unknown.stderr
+    assert "or the path of a TOML file" in unknown.stderr
+    cell = ser("ablate", "--dataset", "demo", "--grid", write_grid(), "--cells", "1,7")
+    assert cell.exit_code == 2
+    assert cell.stderr == ("error: --cells 1,7: grid rules has no cell '7'\n  cells: 1 none, 2 eam\n")
+    assert (
+        "--cells ',' names no cell" in ser("ablate", "--dataset", "demo", "--grid", "rules.toml", "--cells", ",").stderr
+    )
+
+
+def test_the_own_faults_of_recipe_and_options_are_not_blamed_on_the_grid(ser):
+    grid = write_grid()
+    result = ser("ablate", "--dataset", "demo", "--grid", grid, "--set", "optimizer.learning_rte=1")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: recipe conformer: 1 problem\n  optimizer.learning_rte: unknown")
+
+
+def test_asking_for_what_each_cell_sets_is_refused_and_for_what_some_set_is_said(ser):
+    grid = write_grid()
+    result = ser("ablate", "--dataset", "demo", "--grid", grid, "--set", "mixup.method=lam")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: mixup.method is what grid rules varies: each of its cells sets it, so asking for another does nothing\n"
+        "  leave it out, or choose cells that do not set it with --cells\n"
+    )
+    some = ser("ablate", "--dataset", "demo", "--grid", grid, "--set", "mixup.share=0.75", "--dry-run")
+    assert "warning: mixup.share: cell 2 sets its own and keeps it\n" in some.stderr
+
+
+def test_a_study_prints_its_folder_and_shows_what_was_not_run(studied):
+    folder, result = studied
+    assert (result.exit_code, result.stdout) == (0, "study\n"), result.stderr
+    assert (folder / "study/cells/02-eam/seed-0/fold-2/done.json").is_file()
+    assert not (folder / "study/cells/01-none").exists()
+    assert "cell 2 (eam), seed 0: fold 1/2: train" in result.stderr
+    assert "Not done yet: cell 1 (0 of 2 folds); means over other folds cannot be compared." in result.stderr
+    rows = [line.split() for line in result.stderr.splitlines() if line.startswith("  1") or line.startswith("  2")]
+    assert rows[0] == ["1", "none", "0.5", "not", "run"]
+    assert rows[1][:5] == ["2", "eam", "✓", "0.25", "2/2"]
+    assert (rows[1][7], rows[1][10]) == ("61.5", "62.05")
+    for name in ("report.md", "report.html", "scores.json", "figures/ablation.png", "tables/differences.tex"):
+        assert (folder / "study" / name).stat().st_size > 0
+
+
+def test_a_study_that_is_gone_on_with_trains_only_what_is_missing(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    done = folder / "study/cells/02-eam/seed-0/fold-1/done.json"
+    before = done.stat().st_mtime_ns
+    result = ablate(folder, "--grid", "rules.toml", "--output", "study", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "done already: cell 2 (eam), seed 0" in result.stderr
+    assert "cell 2 (eam), seed 0: fold" not in result.stderr
+    assert done.stat().st_mtime_ns == before
+    values = json.loads(result.stdout)
+    assert values == json.loads((folder / "study/scores.json").read_text())
+    none, eam = values["cells"]
+    assert (none["components"], eam["components"]) == (
+        {"EAM": False, "center": False, "share": 0.5},
+        {"EAM": True, "center": False, "share": 0.25},
+    )
+    assert eam["paper_percent"] == {"wa": "61.5", "ua": "62.05"}
+    assert none["difference"] == {}
+    runs = [Run(folder / "study/cells" / name / "seed-0") for name in ("01-none", "02-eam")]
+    compared = compare_runs(*runs).differences["ua"]
+    assert eam["difference"]["ua"]["value"] == pytest.approx(compared.value)
+    assert eam["difference"]["ua"]["low"] == compared.interval.low
+    assert eam["mean"]["ua"] == pytest.approx(evaluate_run(runs[1]).mean["ua"])
+    assert "Not done yet" not in result.stderr
+    with (folder / "study/tables/ablation.csv").open() as file:
+        row = list(csv.DictReader(file))[1]
+    assert (row["mixup.method=eam"], row["folds"], row["ua_paper_percent"]) == ("✓", "2/2", "62.05")
+    assert float(row["ua"]) == pytest.approx(eam["mean"]["ua"])
+
+
+def test_a_study_made_with_another_grid_or_protocol_is_refused_with_what_differs(studied):
+    folder, _ = studied
+    (folder / "other").mkdir(exist_ok=True)
+    (folder / "other/rules.toml").write_text(GRID.replace("share = 0.25", "share = 1.0"))
+    other = ablate(folder, "--grid", "other/rules.toml", "--output", "study", "--cells", 2)
+    assert (other.exit_code, other.stdout) == (1, "")
+    assert other.stderr.startswith("error: study holds another study\n  grid_hash: ")
+    assert "  cell 02-eam: mixup.share: 0.25 there, 1.0 asked for\n" in other.stderr
+    assert other.stderr.endswith("  choose another --output, or delete what is there with --force\n")
+    protocol = ablate(folder, "--grid", "rules.toml", "--output", "study", "--folds", 4)
+    assert protocol.exit_code == 1
+    assert (
+        "  protocol: seeded-2-of-4-speakers-seed-0 there, seeded-4-of-4-speakers-seed-0 asked for\n" in protocol.stderr
+    )
+    assert "  folds: 2 there, 4 asked for\n" in protocol.stderr
+    settings = ablate(folder, "--grid", "rules.toml", "--output", "study", "--set", "optimizer.decay=0.5")
+    assert "cell 01-none: optimizer.decay: 0.875 there, 0.5 asked for" in settings.stderr
+    seed = ablate(folder, "--grid", "rules.toml", "--output", "study", "--seed", 3)
+    assert "  seed: 0 there, 3 asked for\n" in seed.stderr
+    assert (folder / "study/cells/02-eam/seed-0/fold-1/done.json").is_file()
+
+
+def test_a_folder_of_something_else_is_left_alone_and_a_damaged_study_is_told(studied):
+    folder, _ = studied
+    (folder / "letters").mkdir(exist_ok=True)
+    (folder / "letters/letter.txt").write_text("dear")
+    result = ablate(folder, "--grid", "rules.toml", "--output", "letters", "--force")
+    assert result.stderr == "error: letters exists and holds no study; choose a new folder with --output\n"
+    assert [path.name for path in (folder / "letters").iterdir()] == ["letter.txt"]
+    (folder / "damaged").mkdir(exist_ok=True)
+    (folder / "damaged/study.json").write_text("{")
+    damaged = ablate(folder, "--grid", "rules.toml", "--output", "damaged")
+    assert "error: damaged/study.json is damaged (" in damaged.stderr
+    assert ablate(folder, "--grid", "rules.toml", "--output", "damaged", "--force", "--fold", 1).exit_code == 0
+    (folder / "file").write_text("")
+    blocked = ablate(folder, "--grid", "rules.toml", "--output", "file")
+    assert "error: file: cannot be written to (" in blocked.stderr
+
+
+def test_force_deletes_the_other_study_and_nothing_beside_it(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    (folder / "study/notes.txt").write_text("mine")
+    (folder / "rules.toml").write_text(GRID.replace("share = 0.25", "share = 1.0"))
+    result = ablate(folder, "--grid", "rules.toml", "--output", "study", "--force", "--cells", 1, "--fold", 2)
+    assert result.exit_code == 0, result.stderr
+    assert not (folder / "study/cells/02-eam/seed-0").exists()
+    assert (folder / "study/cells/01-none/seed-0/fold-2/done.json").is_file()
+    assert not (folder / "study/cells/01-none/seed-0/fold-1").exists()
+    assert (folder / "study/notes.txt").read_text() == "mine"
+    assert "cell 1 (1 of 2 folds), 2 (0 of 2 folds)" in result.stderr
+
+
+def test_a_dry_run_tells_the_cells_and_writes_nothing(studied):
+    folder, _ = studied
+    before = sorted(folder.rglob("*"))
+    result = ablate(folder, "--grid", "rules.toml", "--output", "study", "--seeds", 2, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "# study folder: study\n" in result.stdout
+    assert "1\tnone\tmixup.method = none\t0 of 2 seeds done\n" in result.stdout
+    assert "2\team\tmixup.method = eam, mixup.share = 0.25\t1 of 2 seeds done\n" in result.stdout
+    unnamed = ablate(folder, "--grid", "rules.toml", "--dry-run")
+    assert unnamed.stdout.startswith("# study folder: studies/tones-rules-")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_cell_that_cannot_be_trained_does_not_keep_the_others_from_it(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    (folder / "rules.toml").write_text(
+        GRID.replace('method = "none"', 'method = "none"\nchanges.encoder.name = "gone"')
+    )
+    result = ablate(folder, "--grid", "rules.toml", "--output", "elsewhere", "--fold", 1)
+    assert (result.exit_code, result.stdout) == (1, "elsewhere\n")
+    assert "error: elsewhere: cell 1 (none), seed 0 could not be trained\n  " in result.stderr
+    assert (folder / "elsewhere/cells/02-eam/seed-0/fold-1/done.json").is_file()
+
+
+def test_of_several_cells_that_fail_each_is_told(studied):
+    folder, _ = studied
+    bad = GRID.replace('method = "none"', 'method = "none"\nchanges.encoder.name = "gone"')
+    bad = bad.replace("[[cells]]", '[[cells]]\nname = "fine"\nchanges.mixup.share = 0.3\n[[cells]]', 1)
+    (folder / "bad.toml").write_text(bad.replace("share = 0.25 }", 'share = 0.25 }\nchanges.encoder.name = "gone-too"'))
+    result = ablate(folder, "--grid", "bad.toml", "--output", "bad", "--fold", 1)
+    assert (result.exit_code, result.stdout) == (1, "bad\n")
+    end = result.stderr[result.stderr.index("error: ") :].splitlines()
+    assert end[0] == "error: bad: 2 cells could not be trained"
+    assert [line.split(":")[0] for line in end[1:3]] == ["  cell 2 (none), seed 0", "  cell 3 (eam), seed 0"]
+    assert end[3] == "  the same command again trains what is not done; --cells N shows all of one cell's message"
+
+
+def test_a_study_whose_cell_is_being_trained_is_not_deleted(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    (folder / "rules.toml").write_text(GRID.replace("share = 0.25", "share = 1.0"))
+    with hold(folder / "study/cells/02-eam/seed-0/.fold-1.lock", lambda holder: None):
+        result = ablate(folder, "--grid", "rules.toml", "--output", "study", "--force", "--cells", 1)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: study/cells/02-eam/seed-0: it is being trained by process ")
+    assert result.stderr.endswith("  stop it before this study is deleted, or choose another --output\n")
+    assert (folder / "study/cells/02-eam/seed-0/fold-1/done.json").is_file()
+
+
+def test_another_run_in_the_folder_of_a_cell_is_left_out_of_the_table_and_not_trained_over(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    path = folder / "study/cells/02-eam/seed-0/run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "recipe_hash": "0" * 64}))
+    result = ablate(folder, "--grid", "rules.toml", "--output", "study", "--cells", 2)
+    assert (result.exit_code, result.stdout) == (1, "study\n")
+    assert "warning: cell 2 (eam), seed 0 is left out: its folder holds another run.\n" in result.stderr
+    assert "error: study: cell 2 (eam), seed 0 could not be trained\n" in result.stderr
+    assert "  study/cells/02-eam/seed-0 holds another run\n" in result.stderr
+    assert ablate(folder, "--grid", "rules.toml", "--output", "study", "--cells", 2, "--force").exit_code == 0
+    assert json.loads(path.read_text())["recipe_hash"] != "0" * 64
+
+
+def as_cell(folder: Path, seed: int = 0) -> tuple[CellRun, object]:
+    return CellRun(None, seed, None, folder), evaluate_run(Run(folder))  # type: ignore[arg-type]
+
+
+SPEAKERS = (["a", "b"], ["c", "d"])
+
+
+def test_with_one_seed_the_difference_is_that_of_a_comparison_of_two_runs():
+    first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "b-sad-0", "d-sad-0"]) for s in SPEAKERS])
+    second = write_run(Path("second"), [some_rows(s, wrong=["a-happy-0"]) for s in SPEAKERS])
+    found, kind, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa", "ua"))
+    expected = compare_runs(Run(first), Run(second)).differences
+    assert (kind, units) == ("speaker", 4)
+    for rate in ("wa", "ua"):
+        assert found[rate].value == pytest.approx(expected[rate].value)
+        assert found[rate].interval.low == pytest.approx(expected[rate].interval.low)
+        assert found[rate].interval.high == pytest.approx(expected[rate].interval.high)
+        assert found[rate].folds_won == expected[rate].folds_won
+
+
+def test_a_second_seed_of_the_same_speakers_is_averaged_and_does_not_narrow_the_interval():
+    wrong = ["a-sad-0", "b-sad-0", "d-sad-0"]
+    first = [write_run(Path(f"first-{n}"), [some_rows(s, wrong=wrong) for s in SPEAKERS]) for n in (0, 1)]
+    second = [write_run(Path(f"second-{n}"), [some_rows(s) for s in SPEAKERS]) for n in (0, 1)]
+    one, _, _ = paired_differences([as_cell(first[0])], [as_cell(second[0])], ("wa",))
+    both = [[as_cell(folder, seed) for seed, folder in enumerate(folders)] for folders in (first, second)]
+    two, _, units = paired_differences(*both, ("wa",))
+    # 3 of 24 clips are wrong in the first, none in the second.
+    assert one["wa"].value == pytest.approx(3 / 24)
+    assert two["wa"].value == pytest.approx(3 / 24)
+    assert two["wa"].interval == one["wa"].interval
+    assert two["wa"].folds_won == (0, 4, 0)
+    assert units == 4
+    # The second seed of the second cell gains nothing: half of the difference is left.
+    mixed = [both[0], [both[1][0], as_cell(first[1], 1)]]
+    assert paired_differences(*mixed, ("wa",))[0]["wa"].value == pytest.approx(3 / 48)
+
+
+def test_only_folds_that_both_cells_have_are_compared():
+    first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "c-sad-0", "d-sad-0"]) for s in SPEAKERS])
+    second = write_run(Path("second"), [some_rows(s) for s in SPEAKERS])
+    (second / "fold-2/done.json").unlink()
+    found, _, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa",))
+    assert found["wa"].value == pytest.approx(1 / 12)
+    assert (found["wa"].folds_won, units) == ((0, 1, 0), 2)
+    assert paired_differences([as_cell(first)], [as_cell(second, seed=1)], ("wa",)) == ({}, "", 0)
+
+
+def test_the_picture_has_a_row_for_each_cell():
+    rows = [
+        Row("1 none", [0.4, 0.6], 0.5, None, None),
+        Row("2 eam", [0.5, 0.7], 0.6, 0.79, (0.1, -0.02, 0.2)),
+        Row("3 lam", [], None, None, None),
+    ]
+    left, right = draw_ablation(rows, "UA", "none").axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["1 none", "2 eam", "3 lam"]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines]
+    assert drawn == [([0.4, 0.6], [0, 0]), ([0.5], [0]), ([0.5, 0.7], [1, 1]), ([0.6], [1]), ([0.79], [1]), ([], [])]
+    assert [list(line.get_xdata()) for line in right.lines] == [[-0.02, 0.2], [0.1], [0, 0]]
+
+
+def test_threads_are_divided_unless_they_are_given(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_of_each(jobs) for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_of_each(8) == 3
+
+
+@pytest.mark.slow
+def test_four_cells_at_once_come_to_what_they_come_to_one_after_another(studied, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    for output, jobs in (("one", 1), ("four", 4)):
+        result = ablate(folder, "--grid", "mixing", "--output", output, "--jobs", jobs)
+        assert result.exit_code == 0, result.stderr
+    files = sorted(path.relative_to(folder / "one") for path in (folder / "one").rglob("*.safetensors"))
+    assert len(files) == 8
+    for file in files:
+        assert (folder / "four" / file).read_bytes() == (folder / "one" / file).read_bytes()
+    tables = [(folder / output / "tables/ablation.csv").read_text() for output in ("one", "four")]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_a_signal_stops_all_cells_with_a_checkpoint_and_the_same_command_goes_on(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    options = [*map(str, OPTIONS), "--epochs", "60", "--grid", "mixing", "--cells", "1,2", "--output", "stopped"]
+    command = [sys.executable, "-m", "ser_cli", "ablate", "--dataset", "tones", *options, "--jobs", "2"]
+    environment = {**os.environ, "SER_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 120
+    while len(list(folder.glob("stopped/cells/*/seed-0/fold-1/environment.json"))) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (143, b""), err.decode()
+    assert "the same command goes on from there" in err.decode()
+    assert len(list(folder.glob("stopped/cells/*/seed-0/fold-1/checkpoints/step-*/state.json"))) >= 2
+    again = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (0, "stopped\n"), again.stderr
+    assert again.stderr.count("goes on from its checkpoint") == 2
+
+
+@pytest.mark.slow
+def test_a_process_that_the_system_ends_is_told_and_what_was_finished_is_kept(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    options = [*map(str, OPTIONS), "--epochs", "500", "--grid", "mixing", "--cells", "1,2", "--output", "ended"]
+    command = [sys.executable, "-m", "ser_cli", "ablate", "--dataset", "tones", *options, "--jobs", "2"]
+    environment = {**os.environ, "SER_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    holder = folder / "ended/cells/02-mixup/seed-0/.fold-1.lock.holder"
+    until = time.monotonic() + 120
+    while not holder.is_file() and time.monotonic() < until:
+        time.sleep(0.2)
+    os.kill(json.loads(holder.read_text())["process"], signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (1, b""), err.decode()
+    assert err.decode().endswith(
+        "error: a process that trained a cell was ended from outside, most often for want of memory\n"
+        "  run the same command with fewer --jobs than 2; what was finished is kept\n"
+    )
