@@ -298,6 +298,7 @@ while [ $# -gt 0 ]; do
     --output=*) log=${1#--output=} ;;
     --job-name=*) name=${1#--job-name=} ;;
     --parsable | --cpus-per-task=* | --mem=* | --time=*) ;;
+    --requeue | --open-mode=append | --signal=USR1@60) ;;
     *) echo "sbatch: unknown $1" >&2; exit 1 ;;
   esac
   shift
@@ -306,7 +307,7 @@ done
 state=done tasks=
 for task in $(seq $(echo "${array:-0-0}" | tr - ' ')); do
   file=$(echo "$log" | sed "s/%x/$name/; s/%a/$task/")
-  (SLURM_ARRAY_TASK_ID=$task; export SLURM_ARRAY_TASK_ID; exec sh -c "$work") > "$file" 2>&1 &
+  (SLURM_ARRAY_TASK_ID=$task; SLURM_JOB_ID=$id; export SLURM_ARRAY_TASK_ID SLURM_JOB_ID; exec sh -c "$work") > "$file" 2>&1 &
   tasks="$tasks $!"
 done
 for task in $tasks; do wait "$task" || state=failed; done
@@ -322,6 +323,7 @@ for word; do
   set -- "$@" "$word"
 done
 [ "$1" != train ] || set -- "$@" {tiny}
+[ "${{SER_STOPPED_AT:-}}" != "${{SLURM_ARRAY_TASK_ID:-none}}" ] || exit 138
 [ "${{SER_FAILS_AT:-}}" != "${{SLURM_ARRAY_TASK_ID:-none}}" ] || exit 1
 exec {python} -m ser_cli "$@"
 """
@@ -341,6 +343,8 @@ def tiny_ser(on_path, tones):
     manifest, python = shlex.quote(str(tones)), shlex.quote(sys.executable)
     write_program(on_path / "ser", SER_ON_TONES.format(manifest=manifest, tiny=tiny, python=python))
     write_program(on_path / "sbatch", SBATCH)
+    write_program(on_path / "srun", '#!/bin/sh\nexec "$@"\n')
+    write_program(on_path / "scontrol", '#!/bin/sh\necho "$*" >> requeued\n')
 
 
 def run_script(text: str, **variables: str):
@@ -376,3 +380,11 @@ def test_a_failed_task_of_the_array_keeps_the_scores_from_being_made(tiny_ser):
     assert not Path("ser-scores.log").exists()
     assert not Path("runs/mine/scores.json").exists()
     assert sorted(path.name for path in Path("runs/mine").glob("fold-*/done.json")) == ["done.json"] * 5
+
+
+@pytest.mark.slow
+def test_a_task_that_ran_out_of_time_is_put_back_into_the_queue(tiny_ser):
+    result = run_script(batch_scripts()["sbatch"], SER_STOPPED_AT="2")
+    assert result.returncode == 0, result.stderr
+    assert Path("requeued").read_text() == "requeue 1\n"
+    assert Path("state-1").read_text() == "failed\n"  # Slurm itself would wait for the job that is back in the queue
