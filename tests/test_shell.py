@@ -307,7 +307,8 @@ done
 state=done tasks=
 for task in $(seq $(echo "${array:-0-0}" | tr - ' ')); do
   file=$(echo "$log" | sed "s/%x/$name/; s/%a/$task/")
-  (SLURM_ARRAY_TASK_ID=$task; SLURM_JOB_ID=$id; export SLURM_ARRAY_TASK_ID SLURM_JOB_ID; exec sh -c "$work") > "$file" 2>&1 &
+  (SLURM_ARRAY_TASK_ID=$task; SLURM_JOB_ID=$id; export SLURM_ARRAY_TASK_ID SLURM_JOB_ID
+    exec sh -c "$work") > "$file" 2>&1 &
   tasks="$tasks $!"
 done
 for task in $tasks; do wait "$task" || state=failed; done
