@@ -13,11 +13,12 @@ from ser_cli.errors import count_of
 from ser_cli.evaluation import RunScores, evaluate_run, tested_predictions
 from ser_cli.grids import GridCell
 from ser_cli.intervals import FEW_SPEAKERS, LEVEL, RESAMPLES, count_units, percentile_interval, resample
+from ser_cli.locks import locked_folder
 from ser_cli.metrics import stacked_rates
 from ser_cli.pages import Picture, Report, Section
 from ser_cli.reports import SELECTION_SENTENCES, write_files
 from ser_cli.runs import Run
-from ser_cli.studies import CellRun, Study, starting
+from ser_cli.studies import STUDY_LOCK, CellRun, Study
 from ser_cli.tables import Column, Table, Value
 
 TITLES = {"wa": "WA", "ua": "UA", "macro_f1": "macro F1"}
@@ -286,7 +287,7 @@ def write_study_report(study: Study) -> StudyScores:
     Raises:
         RunError: a file of a run is damaged, or the folder cannot be written to.
     """
-    with starting(study.folder):  # whoever comes last has seen what all others finished
+    with locked_folder(study.folder, STUDY_LOCK):  # whoever comes last has seen what all others finished
         found = score_study(study)
         write_files(study.folder, describe_study(found), found.as_json())
     return found

@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from ser_cli.errors import RunError
-from ser_cli.locks import hold_free, no_locks
+from ser_cli.locks import hold_free, locked_folder
 from ser_cli.observers import TrainingObserver
 from ser_cli.runs import IDENTITY_NAME, Run, RunIdentity
 
@@ -30,22 +28,10 @@ def starting(folder: Path, identity: RunIdentity, *, force: bool, changed_anyway
         others = [path for path in folder.iterdir() if not path.name.startswith(".")]
         if others:  # not ours: nothing is left behind in it, no lock either
             raise RunError(f"{folder} exists and holds no run; choose a new folder with --output")
-    lock = FileLock(folder / ".start.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except NotImplementedError:
-        raise no_locks(folder, "flock is not supported") from None
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written to ({error.strerror or error})\n  choose another folder with --output"
-        ) from error
-    try:
+    with locked_folder(folder, ".start.lock"):
         if (force or changed_anyway) and (folder / IDENTITY_NAME).is_file() and run.identity() != identity:
             _require_unheld(folder)
         yield
-    finally:
-        lock.release()
 
 
 def hold_folds(

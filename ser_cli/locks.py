@@ -87,6 +87,29 @@ def hold(path: Path, taken_over: Callable[[Holder], None]) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def locked_folder(folder: Path, name: str) -> Iterator[None]:
+    """Hold a folder by the lock of a name for a moment, after waiting for whoever does; the folder is made.
+
+    Raises:
+        RunError: it cannot be written to or locked.
+    """
+    lock = FileLock(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except NotImplementedError:
+        raise no_locks(folder, "flock is not supported") from None
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written to ({error.strerror or error})\n  choose another folder with --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def no_locks(path: Path, reason: str) -> RunError:
     """What is said where a file system has no locks, or this one cannot be taken."""
     return RunError(

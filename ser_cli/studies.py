@@ -9,23 +9,22 @@ Each cell with each seed is an ordinary run, so that whatever reads runs reads t
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from ser_cli.cross_validation import Plan, plan_cross_validation
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import SHOWN_PROBLEMS, RunError, count_of
 from ser_cli.files import read_json_object
 from ser_cli.grids import Grid, GridCell
-from ser_cli.locks import hold_free, no_locks
+from ser_cli.locks import hold_free, locked_folder
 from ser_cli.runs import Run, delete_report_folders, write_json
 
 STUDY_NAME = "study.json"
+STUDY_LOCK = ".study.lock"
+"""Of the process that opens a study, or writes its report."""
 STUDY_FILES = ("scores.json", "report.md", "report.html")
 """What is written beside it once cells are scored."""
 
@@ -161,7 +160,7 @@ def open_study(study: Study, *, force: bool = False) -> None:
     """
     folder = study.folder
     _require_own(folder)  # nothing is left behind in another's, no lock either
-    with starting(folder):
+    with locked_folder(folder, STUDY_LOCK):
         _require_own(folder)
         if (folder / STUDY_NAME).is_file():
             there = _read_identity(folder, damaged_too=force)
@@ -175,29 +174,6 @@ def open_study(study: Study, *, force: bool = False) -> None:
                 )
             _delete_study(folder)
         write_json(folder / STUDY_NAME, study.identity)
-
-
-@contextmanager
-def starting(folder: Path) -> Iterator[None]:
-    """One process at a time opens a study, or writes its report.
-
-    Raises:
-        RunError: the folder cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".study.lock")
-        lock.acquire()
-    except NotImplementedError:
-        raise no_locks(folder, "flock is not supported") from None
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written to ({error.strerror or error})\n  choose another folder with --output"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _require_own(folder: Path) -> None:

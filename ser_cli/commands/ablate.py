@@ -46,20 +46,9 @@ def ablate(
         Path | None,
         typer.Option(metavar="STUDY", help="Study folder (default: studies/, named by what decides the result)."),
     ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."
-        ),
-    ] = None,
-    fold: Annotated[
-        list[int] | None,
-        typer.Option(metavar="I", help="Train only this fold, counted from 1; may be given several times."),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Folds by name.", autocompletion=completion.complete_protocol),
-    ] = None,
+    folds: options.Folds = None,
+    fold: options.Fold = None,
+    protocol: options.Protocol = None,
     labels: options.Labels = None,
     where: options.Where = None,
     recipe: Annotated[
@@ -78,8 +67,8 @@ def ablate(
             autocompletion=completion.complete_encoder,
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, metavar="N", help="Clips per step.")] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of all cells; may be given several times."),
@@ -89,7 +78,7 @@ def ablate(
     jobs: Annotated[
         int, typer.Option(min=1, max=1024, metavar="N", help="Cells at once on this machine, each its own process.")
     ] = 1,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: options.Device = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="Delete another study that lies in the output folder.")
     ] = False,

@@ -46,6 +46,25 @@ Where = Annotated[
         " may be given several times.",
     ),
 ]
+Folds = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."),
+]
+Fold = Annotated[
+    list[int] | None,
+    typer.Option(metavar="I", help="Train only this fold, counted from 1; may be given several times."),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Folds by name, such as ravdess-6-balanced, or `seeded`, `seeded-sessions`.",
+        autocompletion=completion.complete_protocol,
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, metavar="N", help="Clips per step.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say where each setting came from.")]

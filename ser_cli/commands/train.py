@@ -40,24 +40,9 @@ class Selection(StrEnum):
 def train(
     dataset: options.Dataset = None,
     manifest: options.Manifest = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."
-        ),
-    ] = None,
-    fold: Annotated[
-        list[int] | None,
-        typer.Option(metavar="I", help="Train only this fold, counted from 1; may be given several times."),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Folds by name, such as ravdess-6-balanced, or `seeded`, `seeded-sessions`.",
-            autocompletion=completion.complete_protocol,
-        ),
-    ] = None,
+    folds: options.Folds = None,
+    fold: options.Fold = None,
+    protocol: options.Protocol = None,
     labels: options.Labels = None,
     where: options.Where = None,
     targets: Annotated[
@@ -80,8 +65,8 @@ def train(
             autocompletion=completion.complete_encoder,
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, metavar="N", help="Clips per step.")] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
     select: Annotated[
         Selection | None,
         typer.Option(
@@ -96,7 +81,7 @@ def train(
             "--set", metavar="KEY=VALUE", help="Change one setting of the recipe; may be given several times."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: options.Device = "auto",
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Run folder (default: runs/, named by what decides the result)."),

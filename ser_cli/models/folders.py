@@ -228,3 +228,18 @@ def _settings(value: object, key: str = "") -> Iterator[tuple[str, object]]:
 
 def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
+
+
+def ask_hub_for(name: str) -> None:
+    """Ask the hub once whether it has a model that is not in the local cache.
+
+    `from_pretrained` by itself tries for half a minute where there is no network.
+
+    Raises:
+        Exception: it has not, or cannot be reached; of many kinds, since its client lets errors of its HTTP library
+            through, which changes.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        HfApi().model_info(name, timeout=10)

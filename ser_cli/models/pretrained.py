@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import EncoderError, count_of
 from ser_cli.models.folders import (
+    ask_hub_for,
     refuse_pickle_on_hub,
     require_harmless_config,
     require_harmless_folder,
@@ -241,16 +242,9 @@ def _refuse_wrong_folder(name: str) -> None:
 
 
 def _require_on_hub(name: str) -> None:
-    """Ask the hub once whether it has a model that is not in the local cache.
-
-    `from_pretrained` by itself tries for half a minute where there is no network.
-    """
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
     try:
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-            HfApi().model_info(name, timeout=10)
-    except Exception as error:  # the hub's client lets errors of its HTTP library through, which changes
+        ask_hub_for(name)
+    except Exception as error:
         raise _cannot_load(name, error) from error
 
 

@@ -13,6 +13,7 @@ from ser_cli.errors import EncoderError, count_of
 from ser_cli.models.folders import (
     INDEX_NAME,
     WEIGHTS_NAME,
+    ask_hub_for,
     refuse_pickle_on_hub,
     require_harmless_folder,
     require_harmless_on_hub,
@@ -108,13 +109,9 @@ def _quieten() -> None:
 
 
 def _require_within_reach(name: str) -> None:
-    """Ask the hub once: `from_pretrained` by itself tries for half a minute where there is no network."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
     try:
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-            HfApi().model_info(name, timeout=10)
-    except Exception as error:  # the hub's client lets errors of its HTTP library through, which changes
+        ask_hub_for(name)
+    except Exception as error:
         raise _cannot_load(name, error) from error
 
 
