@@ -1,18 +1,14 @@
 """Losses of several processes: each has a part of the batch, and all learn what one would from the whole."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ser_cli.losses import CenterLoss, FrameSupConLoss, focal_loss, kl_loss, log_denominators
 from ser_cli.losses.global_batch import own_share, whole_batch
 from ser_cli.processes import number_of_processes
+from tests.losses.two_processes import found_by_two
 
 CLIPS, FRAMES, CLASSES = 5, 7, 3
 PARTS = [slice(0, 1), slice(1, 5)]
@@ -67,30 +63,22 @@ def learn(name: str, clips: slice) -> dict[str, Tensor]:
     return found | ({"centers": center.centers.grad} if name in ("center", "total") else {})
 
 
-def work(rank: int, folder: str) -> None:
-    """One of the two processes."""
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    try:
-        log_denominators.CPU_BLOCK_FRAMES = 4
-        found: dict[str, object] = {name: learn(name, PARTS[rank]) for name in LOSSES}
-        own = torch.full((2 * rank, 3), float(rank), requires_grad=True)
-        numbers = torch.arange(2 * rank)
-        rows, theirs = whole_batch(own, numbers)
-        (rows * torch.tensor([[1.0], [10.0]])).sum().backward()
-        found["rows"] = (rows.detach(), theirs, own.grad)
-        found["share"] = list(own_share(range(5)))
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def work(rank: int) -> dict[str, object]:
+    """Of one of the two processes."""
+    log_denominators.CPU_BLOCK_FRAMES = 4
+    found: dict[str, object] = {name: learn(name, PARTS[rank]) for name in LOSSES}
+    own = torch.full((2 * rank, 3), float(rank), requires_grad=True)
+    numbers = torch.arange(2 * rank)
+    rows, theirs = whole_batch(own, numbers)
+    (rows * torch.tensor([[1.0], [10.0]])).sum().backward()
+    found["rows"] = (rows.detach(), theirs, own.grad)
+    found["share"] = list(own_share(range(5)))
+    return found
 
 
 @pytest.fixture(scope="module")
 def of_both(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder: Path = tmp_path_factory.mktemp("processes")
-    mp.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return found_by_two(work, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.slow

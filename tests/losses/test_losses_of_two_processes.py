@@ -1,15 +1,13 @@
 """Losses of two processes with a part of the batch each."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from ser_cli.losses import LOSS_NAMES, LossWeights, MultiLoss
 from tests.losses.test_multi_loss import SomeOutput, some_output
+from tests.losses.two_processes import found_by_two
 
 READ = ("logits", "embedding", "projection", "projected_frames")
 PARTS = (slice(0, 1), slice(1, 4))
@@ -31,22 +29,13 @@ def learn(name: str, rows: slice) -> dict[str, torch.Tensor]:
     return {f"{name}/value": loss.detach(), **{key: value for key, value in learnt.items() if value is not None}}
 
 
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    try:
-        torch.save(
-            {key: v for name in LOSS_NAMES for key, v in learn(name, PARTS[rank]).items()}, f"{folder}/{rank}.pt"
-        )
-    finally:
-        dist.destroy_process_group()
+def work(rank: int) -> dict[str, torch.Tensor]:
+    return {key: value for name in LOSS_NAMES for key, value in learn(name, PARTS[rank]).items()}
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_whole_batch(tmp_path: Path):
-    mp.spawn(work, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    found = found_by_two(work, tmp_path)
     whole = {key: value for name in LOSS_NAMES for key, value in learn(name, slice(0, 4)).items()}
     assert {key.partition("/")[0] for key in whole if key.endswith(READ)} == set(LOSS_NAMES)
     for key, expected in whole.items():
