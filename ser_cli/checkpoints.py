@@ -16,14 +16,13 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from ser_cli.errors import RunError, SerError
-from ser_cli.files import read_bounded, write_atomically
+from ser_cli.files import read_bounded, write_atomically, write_json
 from ser_cli.models.building import describe_encoder, rebuild_model
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.folders import begins_as_pickle, pickle_in
 from ser_cli.provenance import DESCRIPTION_NAME, PREPROCESSING, Provenance, read_description, read_provenance
 from ser_cli.recipe import Recipe
 from ser_cli.recipe_settings import BUILT_IN_ENCODER
-from ser_cli.runs import write_json
 
 WEIGHTS_NAME = "model.safetensors"
 FORMAT = 2

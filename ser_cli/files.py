@@ -249,3 +249,8 @@ def _finite(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{text[:20]} is too large for a number")
     return value
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())

@@ -11,7 +11,7 @@ from ser_cli.data.batch_plans import plan_evaluation
 from ser_cli.data.batches import BatchLoader
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.models.classifier import EmotionClassifier
-from ser_cli.predictions import Prediction
+from ser_cli.runs.predictions import Prediction
 
 Progress = Callable[[int], None]
 """Told how many clips are done, after each batch."""

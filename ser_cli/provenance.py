@@ -15,7 +15,7 @@ from ser_cli.files import read_json
 if TYPE_CHECKING:
     from ser_cli.data.folds import Fold
     from ser_cli.data.store import PreparedCorpus
-    from ser_cli.runs import RunIdentity
+    from ser_cli.runs.directory import RunIdentity
 
 DESCRIPTION_NAME = "model.json"
 OWN_LICENCE = "not stated: the user's own recordings"

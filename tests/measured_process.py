@@ -108,8 +108,8 @@ def _status_mib(name: str) -> float:
 
 def _time_decoding(journal: Path) -> None:
     """Put a stopwatch around the one place where recordings are decoded."""
-    from ser_cli import decoding
     from ser_cli.data import audio, streaming
+    from ser_cli.preparation import decoding
 
     real = audio.open_recording
     file = journal.open("a", buffering=1)
@@ -158,8 +158,8 @@ def _main() -> None:
     import soxr  # noqa: F401
     import torch
 
-    from ser_cli import classifiers, prediction, preparation  # noqa: F401
     from ser_cli.cli import app
+    from ser_cli.preparation.whole_corpus import whole_corpus as preparation  # noqa: F401
 
     torch.set_num_threads(1)
     _time_decoding(Path(journal))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from ser_cli.runs import RunIdentity
+from ser_cli.runs.directory import RunIdentity
 
 LABELS = ("angry", "happy", "sad")
 

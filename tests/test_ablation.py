@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ser_cli.ablation import threads_of_each
-from ser_cli.ablation_report import paired_differences
+from ser_cli.ablation.cells import threads_of_each
+from ser_cli.ablation.grids import load_grid, shipped_grids
+from ser_cli.ablation.report import paired_differences
+from ser_cli.ablation.studies import CellRun
 from ser_cli.commands.completion import complete_grid
-from ser_cli.comparison import compare_runs
-from ser_cli.evaluation import evaluate_run
+from ser_cli.evaluation.comparison import compare_runs
+from ser_cli.evaluation.scores import evaluate_run
 from ser_cli.figures.ablation import Row, draw_ablation
-from ser_cli.grids import load_grid, shipped_grids
-from ser_cli.locks import hold
-from ser_cli.preparation import prepare
-from ser_cli.runs import Run
-from ser_cli.sources import list_manifest
-from ser_cli.studies import CellRun
+from ser_cli.preparation.sources import list_manifest
+from ser_cli.preparation.whole_corpus import prepare
+from ser_cli.runs.directory import Run
+from ser_cli.runs.locks import hold
 from tests.conftest import TINY, write_tone_corpus
 from tests.runs_on_disk import some_rows, write_run
 

@@ -8,38 +8,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ser_cli"
-WORKFLOWS = {"sources", "downloading", "decoding", "preparation"}
-WORKFLOWS |= {
-    "mixing",
-    "mixed_corpus",
-    "mix_page",
-    "cross_validation",
-    "training",
-    "inference",
-    "evaluation",
-    "reports",
-}
-WORKFLOWS |= {"prediction", "exporting", "training_setup"}
-WORKFLOWS |= {"comparison", "cross_corpus", "ablation", "ablation_report", "studies"}
-LIGHT = [
-    "cli",
-    "console",
-    "errors",
-    "files",
-    "home",
-    "recipe",
-    "runs",
-    "metrics",
-    "predictions",
-    "evaluation",
-    "reports",
-]
-LIGHT += ["downloading", "decoding", "preparation", "corpora"]
-LIGHT += ["commands.predict", "recordings", "answers", "provenance", "data.streaming"]
-LIGHT += ["breakdown", "intervals", "embeddings", "tables", "pages", "comparison", "cross_corpus"]
-LIGHT += ["commands.evaluate", "commands.ablate", "grids"]
-LIGHT += ["data.manifest", "data.selection", "data.protocols", "data.folds", "data.store", "data.audio"]
-LIGHT += ["data.batch_plans", "locks", "history", "checkpoint_times", "disk_space", "observers", "commands.train"]
+WORKFLOWS = {"preparation", "mixtures", "training", "ablation", "evaluation", "prediction", "inference"}
+LIGHT = ["cli", "console", "errors", "files", "home", "metrics", "provenance", "recipe", "corpora"]
+LIGHT += ["commands.ablate", "commands.evaluate", "commands.predict", "commands.train", "ablation.grids"]
+LIGHT += [f"runs.{name}" for name in ("directory", "opening", "locks", "predictions", "embeddings")]
+LIGHT += [f"preparation.{name}" for name in ("downloading", "decoding", "whole_corpus")]
+LIGHT += [f"prediction.{name}" for name in ("recordings", "answers")]
+LIGHT += [f"evaluation.{name}" for name in ("scores", "reports", "breakdown", "intervals", "tables", "pages")]
+LIGHT += [f"evaluation.{name}" for name in ("comparison", "cross_corpus")]
+LIGHT += [f"training.{name}" for name in ("history", "checkpoint_times", "disk_space", "observers")]
+LIGHT += [f"data.{name}" for name in ("manifest", "selection", "protocols", "folds", "store", "audio")]
+LIGHT += ["data.streaming", "data.batch_plans"]
 
 
 def imported_by(path: Path) -> set[str]:
@@ -50,7 +29,12 @@ def imported_by(path: Path) -> set[str]:
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names if alias.name.startswith("ser_cli")}
-    return {name.removeprefix("ser_cli").removeprefix(".").split(".")[0] for name in names} - {""}
+    return {name.removeprefix("ser_cli").removeprefix(".") for name in names} - {""}
+
+
+def parts_imported_by(path: Path) -> set[str]:
+    """The packages, and modules beside them, that a file imports."""
+    return {name.split(".")[0] for name in imported_by(path)}
 
 
 def floor(part: str) -> int:
@@ -63,17 +47,26 @@ def floor(part: str) -> int:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_only_go_down(path):
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    upward = sorted(part for part in imported_by(path) if floor(part) > floor(own))
+    upward = sorted(part for part in parts_imported_by(path) if floor(part) > floor(own))
     assert not upward, f"{path.relative_to(PACKAGE)} imports upward: {upward}"
 
 
 def test_workflows_stand_in_their_order():
-    order = ["ablation_report", "ablation", "studies", "cross_validation", "training", "inference"]
+    order = ["ablation", "training.cross_validation", "training.fold", "inference"]
     for position, name in enumerate(order):
-        above = set(order[:position])
-        assert not imported_by(PACKAGE / f"{name}.py") & above
-    for reader in ("evaluation", "reports", "comparison", "pictures", "breakdown"):
-        assert not imported_by(PACKAGE / f"{reader}.py") & {*order, "models", "losses", "checkpoints"}
+        above = order[:position]
+        paths = [PACKAGE / f"{name.replace('.', '/')}.py", *(PACKAGE / name).glob("*.py")]
+        for path in filter(Path.exists, paths):
+            assert not [found for found in imported_by(path) if found.startswith(tuple(above))], path
+    for reader in ("scores", "reports", "comparison", "pictures", "breakdown"):
+        read = imported_by(PACKAGE / "evaluation" / f"{reader}.py")
+        assert not [name for name in read if name.startswith((*order, "models", "losses", "checkpoints"))], reader
+
+
+def test_training_knows_nothing_of_the_other_verbs():
+    for path in (PACKAGE / "training").glob("*.py"):
+        known = {name for name in imported_by(path) if name.startswith(("preparation", "prediction", "mixtures"))}
+        assert not known, path
 
 
 @pytest.mark.parametrize("module", LIGHT)

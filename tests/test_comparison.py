@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_cli.comparison import mcnemar_exact
+from ser_cli.evaluation.comparison import mcnemar_exact
 from tests.runs_on_disk import some_rows, write_run
 
 SPEAKERS = (["a", "b"], ["c", "d"])

@@ -160,7 +160,7 @@ def test_the_second_time_the_same_report_is_told(ser, ravdess):
 
 def test_a_label_set_is_chosen_without_decoding_again(ser, ravdess, monkeypatch):
     prepared(ser, ravdess)
-    monkeypatch.setattr("ser_cli.preparation.decode_into", lambda *args: pytest.fail("decoded again"))
+    monkeypatch.setattr("ser_cli.preparation.whole_corpus.decode_into", lambda *args: pytest.fail("decoded again"))
     report, told = prepared(ser, ravdess, "--labels", "4")
     assert report["label_set"] == "4"
     assert report["labels"] == {"neutral": 288, "happy": 192, "sad": 192, "angry": 192}

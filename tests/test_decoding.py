@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_cli import decoding
 from ser_cli.data.manifest import Utterance
-from ser_cli.decoding import decode_into
+from ser_cli.preparation import decoding
+from ser_cli.preparation.decoding import decode_into
 from tests.conftest import write_tone
 
 

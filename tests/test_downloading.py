@@ -28,11 +28,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_cli import downloading, unpacking
 from ser_cli.corpora import CORPORA
 from ser_cli.corpora.corpus import Corpus, Download, Listing
-from ser_cli.downloading import MARKER, describe_download, download_corpus
 from ser_cli.errors import SerError
+from ser_cli.preparation import downloading, unpacking
+from ser_cli.preparation.downloading import MARKER, describe_download, download_corpus
 
 CHUNK_BYTES = 4096
 """What the downloader writes at a time; 10 MiB outside of tests."""
@@ -121,11 +121,12 @@ class Handler(BaseHTTPRequestHandler):
             body = body[: state.breaks_after.pop(0)]
         for start in range(0, len(body), 2 * CHUNK_BYTES):
             block = body[start : start + 2 * CHUNK_BYTES]
+            state.served_bytes += len(block)  # before, since who has the last block may look at once
             try:
                 self.wfile.write(block)
             except OSError:
+                state.served_bytes -= len(block)
                 return
-            state.served_bytes += len(block)
             threading.Event().wait(state.pause_s)
         if state.resets:
             threading.Event().wait(0.05)
@@ -264,7 +265,7 @@ def test_a_killed_process_is_taken_up_by_the_next(server, home, part, monkeypatc
     code = (
         f"from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = {CHUNK_BYTES}\n"
         "from ser_cli.corpora.corpus import Download\n"
-        "from ser_cli.downloading import download_corpus\n"
+        "from ser_cli.preparation.downloading import download_corpus\n"
         f"download_corpus('tones', Download{(download.url, download.size_bytes, 210_000, download.md5)})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "0"})
@@ -695,7 +696,7 @@ def test_a_person_sees_the_licence_first(home):
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     heavy = ("torch", "huggingface_hub", "transformers", "tqdm")
-    code = f"import sys, ser_cli.downloading; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, ser_cli.preparation.downloading; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from ser_cli.console import Console, print_error, visible
-from ser_cli.runs import Run
-from ser_cli.tables import as_latex, as_markdown
+from ser_cli.evaluation.tables import as_latex, as_markdown
+from ser_cli.runs.directory import Run
 from tests.runs_on_disk import write_run
 
 NASTY = (
@@ -79,8 +79,8 @@ def test_reports_show_nasty_names_as_text(ser, nasty_run):
 
 
 def test_markdown_and_latex_tables_keep_their_columns(nasty_run):
-    from ser_cli.evaluation import evaluate_run
-    from ser_cli.reports import breakdown_sections
+    from ser_cli.evaluation.reports import breakdown_sections
+    from ser_cli.evaluation.scores import evaluate_run
 
     sections = breakdown_sections(evaluate_run(Run(nasty_run)).breakdown, pictures=False)
     tables = [table for section in sections for table in section.tables]

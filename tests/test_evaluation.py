@@ -12,10 +12,10 @@ import pytest
 import scipy.stats
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from ser_cli.breakdown import Person, break_down
-from ser_cli.intervals import bootstrap_intervals, count_units, percentile_interval, resample
+from ser_cli.evaluation.breakdown import Person, break_down
+from ser_cli.evaluation.intervals import bootstrap_intervals, count_units, percentile_interval, resample
 from ser_cli.metrics import calibrate, stacked_rates
-from ser_cli.predictions import Prediction
+from ser_cli.runs.predictions import Prediction
 from tests.runs_on_disk import LABELS, some_rows, write_run
 
 

@@ -9,7 +9,6 @@ import torch
 
 from ser_cli.checkpoints import load_model
 from ser_cli.data.store import open_corpus
-from ser_cli.embeddings import FoldEmbeddings, FrameAttention, read_embeddings, write_embeddings
 from ser_cli.errors import RunError
 from ser_cli.figures.attention import draw_attention
 from ser_cli.figures.calibration import draw_reliability
@@ -19,6 +18,7 @@ from ser_cli.figures.matrices import draw_confusion
 from ser_cli.figures.rates import MOST_ROWS, Rate, draw_rates
 from ser_cli.figures.style import DARK, INK, PALETTE, as_png, as_svg, as_themed_svg
 from ser_cli.metrics import calibrate
+from ser_cli.runs.embeddings import FoldEmbeddings, FrameAttention, read_embeddings, write_embeddings
 from tests.conftest import TINY
 
 

@@ -253,7 +253,7 @@ def test_an_interrupted_call_leaves_nothing(ser, corpus, monkeypatch):
     def stop(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ser_cli.mixed_corpus.encode_flac", stop)
+    monkeypatch.setattr("ser_cli.mixtures.writing.encode_flac", stop)
     result = ser("mix", "--dataset", "tones", "--output", "mixed")
     assert result.exit_code == 1
     assert "cannot write mixed: No space left on device" in result.stderr

@@ -15,8 +15,8 @@ from transformers import HubertConfig, HubertForSequenceClassification, HubertMo
 from ser_cli.checkpoints import load_model
 from ser_cli.data.audio import read_recording
 from ser_cli.data.streaming import read_windows
-from ser_cli.prediction import predict_recordings
-from ser_cli.recordings import Missing, Shard, list_recordings
+from ser_cli.prediction.recordings import Missing, Shard, list_recordings
+from ser_cli.prediction.streams import predict_recordings
 from tests.conftest import TINY, write_tone, write_tone_corpus
 from tests.data.test_audio import write_video
 

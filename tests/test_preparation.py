@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_cli import preparation
 from ser_cli.data.store import open_corpus
+from ser_cli.preparation import whole_corpus as preparation
 from tests.conftest import write_tone, write_tone_corpus
 
 

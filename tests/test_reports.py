@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ser_cli.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
-from ser_cli.tables import Column, Table, as_csv, as_latex, as_markdown
+from ser_cli.evaluation.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
+from ser_cli.evaluation.tables import Column, Table, as_csv, as_latex, as_markdown
 from tests.runs_on_disk import some_rows, write_run
 
 EVIL = '<script>alert("x")</script>'

@@ -159,7 +159,7 @@ def test_what_changed_is_shown_and_gone_on_with_only_when_asked(ser, tones, monk
 
 
 def test_changed_settings_are_used_from_there_on(ser, tones, monkeypatch):
-    from ser_cli.learner import Learner
+    from ser_cli.training.learner import Learner
 
     used = []
     learn = Learner.learn
@@ -209,7 +209,7 @@ def test_another_number_of_threads_is_told_and_recorded(ser, tones, monkeypatch)
 
 
 def test_a_stop_in_the_test_of_a_fold_keeps_what_was_learnt_last(ser, tones, whole, monkeypatch):
-    from ser_cli import training
+    from ser_cli.training import fold as training
 
     command = train(tones, "--output", "run", "--set", "training.weight_average=0")
     assert ser(*train(tones, "--output", "straight", "--set", "training.weight_average=0")).exit_code == 0
@@ -247,7 +247,7 @@ def test_another_version_of_the_code_is_refused(ser, tones, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         ser(*train(tones, "--output", "run"))
-    monkeypatch.setattr("ser_cli.cross_validation.__version__", "99.0")
+    monkeypatch.setattr("ser_cli.training.cross_validation.__version__", "99.0")
     refused = ser(*train(tones, "--output", "run"))
     assert refused.exit_code == 1
     assert "was left at epoch 1, step 3, by a process that differs from this one" in refused.stderr
@@ -319,7 +319,7 @@ def test_only_the_last_two_checkpoints_are_kept_and_no_weights_that_none_needs(s
 
 @pytest.mark.parametrize(("text", "wanted"), [("2steps", 2), ("1h", 0), ("0.001s", 5)])
 def test_checkpoints_are_as_often_as_asked(ser, tones, monkeypatch, text, wanted):
-    from ser_cli.resumption import CheckpointFolder
+    from ser_cli.training.resumption import CheckpointFolder
 
     saved = []
     save = CheckpointFolder.save
@@ -353,7 +353,7 @@ def test_patience_ends_a_fold_and_is_kept_over_a_stop(ser, tones, monkeypatch):
 LIVE = """
 import sys, time
 from pathlib import Path
-from ser_cli.locks import hold
+from ser_cli.runs.locks import hold
 with hold(Path(sys.argv[1]), print):
     print("held", flush=True)
     time.sleep(60)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ser_cli.history import EpochRecord
-from ser_cli.learner import LearnerState
 from ser_cli.metrics import Scores
-from ser_cli.resumption import Checkpoint, CheckpointFolder, Progress
+from ser_cli.training.history import EpochRecord
+from ser_cli.training.learner import LearnerState
+from ser_cli.training.resumption import Checkpoint, CheckpointFolder, Progress
 
 FLIPS = 600
 

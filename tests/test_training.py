@@ -13,9 +13,9 @@ from ser_cli.data.batch_plans import PlannedBatch, PlannedClip, Window
 from ser_cli.data.batches import BatchLoader, make_batch
 from ser_cli.data.folds import Fold
 from ser_cli.data.store import AUDIO_NAME
-from ser_cli.learner import Learner, NotFiniteError
 from ser_cli.recipe import Recipe, load_recipe
-from ser_cli.training_setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
+from ser_cli.training.learner import Learner, NotFiniteError
+from ser_cli.training.setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
 from tests.conftest import TINY
 from tests.data.stored import stored_corpus
 from tests.test_end_to_end import wavlm  # noqa: F401
@@ -212,7 +212,7 @@ def test_full_memory_says_which_settings_to_lower(ser, tones, monkeypatch, place
     elif place == "the first step":
         monkeypatch.setattr(torch.optim.AdamW, "step", full)
     else:
-        monkeypatch.setattr("ser_cli.training.predict_stored", full)
+        monkeypatch.setattr("ser_cli.training.fold.predict_stored", full)
     result = ser("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--batch-size", 8, "--output", "run")
     assert result.exit_code == 1
     assert f"the memory of cpu is full: {FULL}\n" in result.stderr

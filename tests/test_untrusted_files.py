@@ -13,15 +13,15 @@ import pytest
 from ser_cli.checkpoints import load_model, save_model
 from ser_cli.data.store import open_corpus
 from ser_cli.data.user_manifest import read_user_manifest
-from ser_cli.embeddings import read_embeddings
 from ser_cli.errors import EncoderError, ProblemsError, RunError, SerError, UsageError
 from ser_cli.files import MAX_DEPTH, parse_json, path_fault, read_bounded, read_json, read_table, read_text
-from ser_cli.mixing import replay_plans
+from ser_cli.mixtures.choosing import replay_plans
 from ser_cli.models.building import build_model
 from ser_cli.models.pretrained import load_pretrained
-from ser_cli.predictions import read_predictions
+from ser_cli.preparation.unpacking import require_short_directory
 from ser_cli.recipe import load_recipe
-from ser_cli.unpacking import require_short_directory
+from ser_cli.runs.embeddings import read_embeddings
+from ser_cli.runs.predictions import read_predictions
 from tests.conftest import TINY
 from tests.models.test_folders import Payload
 from tests.models.tiny import save_tiny_speech_encoder

@@ -15,11 +15,11 @@ from ser_cli.console import Console
 from ser_cli.errors import RunError, count_of
 
 if TYPE_CHECKING:
-    from ser_cli.ablation import Outcome
-    from ser_cli.grids import GridCell
-    from ser_cli.observers import TrainingObserver
-    from ser_cli.studies import Study
-    from ser_cli.tables import Table
+    from ser_cli.ablation.cells import Outcome
+    from ser_cli.ablation.grids import GridCell
+    from ser_cli.ablation.studies import Study
+    from ser_cli.evaluation.tables import Table
+    from ser_cli.training.observers import TrainingObserver
 
 EXAMPLES = options.examples(
     "ser ablate --dataset ravdess --grid mixing --recipe conformer --jobs 2 --output study",
@@ -97,7 +97,7 @@ def ablate(
     and at any time. With --jobs, processes share the cores; with OMP_NUM_THREADS=1 each takes one, and the figures are
     those of one cell after another.
     """
-    from ser_cli.grids import load_grid, overridden
+    from ser_cli.ablation.grids import load_grid, overridden
 
     console = Console(quiet, verbose)
     settings = {"encoder__name": encoder, "training__epochs": epochs, "training__batch_size": batch_size}
@@ -111,8 +111,8 @@ def ablate(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
-    from ser_cli.ablation import run_study
-    from ser_cli.studies import open_study, plan_study
+    from ser_cli.ablation.cells import run_study
+    from ser_cli.ablation.studies import open_study, plan_study
 
     with counting_bar(console, "preparing", "clip") as progress:
         soft = resolved.reference.recipe.training.targets == "soft"
@@ -219,7 +219,7 @@ def _describe(console: Console, study: "Study", cells: "Sequence[GridCell]") -> 
 
 def _finish(console: Console, study: "Study", outcomes: "Sequence[Outcome]", *, json: bool) -> None:
     """Write the report, show its tables, and end in an error where a cell could not be trained."""
-    from ser_cli.ablation_report import (
+    from ser_cli.ablation.report import (
         rates_table,
         study_differences,
         study_sentences,

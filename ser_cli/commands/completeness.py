@@ -8,7 +8,7 @@ from ser_cli.console import Console
 from ser_cli.errors import SHOWN_PROBLEMS, count_of
 
 if TYPE_CHECKING:
-    from ser_cli.preparation import PreparationResult
+    from ser_cli.preparation.whole_corpus import PreparationResult
 
 BAR_WIDTH = 30
 LONG_S = 60

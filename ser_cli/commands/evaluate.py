@@ -14,9 +14,9 @@ from ser_cli.errors import RunError, SerError, UsageError
 
 if TYPE_CHECKING:
     from ser_cli.data.store import PreparedCorpus
-    from ser_cli.evaluation import RunScores
-    from ser_cli.pages import Report
-    from ser_cli.runs import Run
+    from ser_cli.evaluation.pages import Report
+    from ser_cli.evaluation.scores import RunScores
+    from ser_cli.runs.directory import Run
 
 EXAMPLES = options.examples("ser evaluate runs/demo", "ser evaluate runs/demo --json")
 
@@ -65,7 +65,7 @@ def evaluate(
     if output is not None:
         _require_free(output, force)
     if elsewhere:
-        from ser_cli.cross_corpus import model_folders
+        from ser_cli.evaluation.cross_corpus import model_folders
 
         model_folders(run[0])  # fails now, not after a corpus was prepared
         with counting_bar(console, "preparing", "clip") as progress:
@@ -102,9 +102,9 @@ def _require_free(output: Path, force: bool) -> None:
 def _evaluate_run(
     console: Console, folder: Path, output: Path | None, clips: list[str], *, figures: bool, json: bool
 ) -> None:
-    from ser_cli.evaluation import evaluate_run
-    from ser_cli.reports import HEADER, SELECTION_SENTENCES, confusion_rows, interval_sentence, score_rows
-    from ser_cli.runs import Run
+    from ser_cli.evaluation.reports import HEADER, SELECTION_SENTENCES, confusion_rows, interval_sentence, score_rows
+    from ser_cli.evaluation.scores import evaluate_run
+    from ser_cli.runs.directory import Run
 
     opened = Run(folder)
     scores = evaluate_run(opened)
@@ -134,7 +134,7 @@ def _write_run_report(
     console: Console, run: "Run", scores: "RunScores", output: Path | None, clips: list[str], *, figures: bool
 ) -> None:
     """Write the report; the scores are shown all the same where the run folder cannot be written."""
-    from ser_cli.reports import describe_run, write_files
+    from ser_cli.evaluation.reports import describe_run, write_files
 
     if scores.missing_folds and output is None:
         if clips:
@@ -154,8 +154,8 @@ def _write_run_report(
 
 
 def _compare(console: Console, first: Path, second: Path, output: Path | None, *, figures: bool, json: bool) -> None:
-    from ser_cli.comparison import compare_runs, comparison_rows, comparison_sentences, describe_comparison
-    from ser_cli.runs import Run
+    from ser_cli.evaluation.comparison import compare_runs, comparison_rows, comparison_sentences, describe_comparison
+    from ser_cli.runs.directory import Run
 
     found = compare_runs(Run(first), Run(second))
     for sentence in comparison_sentences(found):
@@ -184,7 +184,7 @@ def _evaluate_elsewhere(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
-    from ser_cli import cross_corpus
+    from ser_cli.evaluation import cross_corpus
 
     with counting_bar(console, "classifying", "clip") as progress:
         found = cross_corpus.evaluate_on_corpus(
@@ -210,7 +210,7 @@ def _evaluate_elsewhere(
 def _write(
     console: Console, output: Path | None, describe: "Callable[..., Report]", scores: dict[str, Any], *, figures: bool
 ) -> None:
-    from ser_cli.reports import write_files
+    from ser_cli.evaluation.reports import write_files
 
     if output is None:
         return

@@ -14,7 +14,7 @@ from ser_cli.errors import UsageError, count_of
 if TYPE_CHECKING:
     from ser_cli.data.mixup import MixPlan
     from ser_cli.data.store import PreparedCorpus
-    from ser_cli.mixing import MixSettings
+    from ser_cli.mixtures.choosing import MixSettings
 
 EXAMPLES = options.examples(
     "ser mix --dataset demo --count 20 --output mixed",
@@ -112,7 +112,7 @@ def mix(
     label), plan.csv to repeat it, and index.html. Prints the path of metadata.csv. A mixture whose peak would clip
     is lowered as a whole, and the gain is recorded.
     """
-    from ser_cli.mixing import MixSettings
+    from ser_cli.mixtures.choosing import MixSettings
 
     console = Console(quiet, verbose)
     if plan is not None and pairs is not None:
@@ -142,8 +142,8 @@ def _write(
     force: bool,
     json: bool,
 ) -> None:
-    from ser_cli.mix_page import PAGE_NAME, SHOWN_MIXTURES, write_page
-    from ser_cli.mixed_corpus import MANIFEST_NAME, METADATA_NAME, PLAN_NAME, describe, write_mixtures
+    from ser_cli.mixtures.page import PAGE_NAME, SHOWN_MIXTURES, write_page
+    from ser_cli.mixtures.writing import MANIFEST_NAME, METADATA_NAME, PLAN_NAME, describe, write_mixtures
 
     finish = (lambda folder, clips: write_page(corpus, clips, folder)) if page else None
     with counting_bar(console, "mixing", "clip") as progress:
@@ -183,7 +183,7 @@ def _plans(
     from_: str | None,
     into: str | None,
 ) -> "tuple[MixPlan, ...]":
-    from ser_cli.mixing import draw_plans, pair_plans, replay_plans
+    from ser_cli.mixtures.choosing import draw_plans, pair_plans, replay_plans
 
     if plan is not None:
         return replay_plans(corpus, ids, plan)

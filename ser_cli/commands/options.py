@@ -82,7 +82,7 @@ def open_chosen(
     may_prepare: bool = True,
 ) -> "PreparedCorpus":
     """Open what `--dataset`, `--manifest`, `--labels` and `--where` name; see `preparation.open_dataset`."""
-    from ser_cli.preparation import Choice, open_dataset
+    from ser_cli.preparation.whole_corpus import Choice, open_dataset
 
     choice = Choice(labels, tuple(where or ()), soft=soft)
     return open_dataset(dataset, manifest, choice, progress, may_prepare=may_prepare)

@@ -15,10 +15,10 @@ from ser_cli.console import Console
 from ser_cli.errors import SerError, UsageError, count_of
 
 if TYPE_CHECKING:
-    from ser_cli.answers import Answer
-    from ser_cli.classifiers import OpenedModel
-    from ser_cli.prediction import Windows
-    from ser_cli.recordings import Source
+    from ser_cli.prediction.answers import Answer
+    from ser_cli.prediction.classifiers import OpenedModel
+    from ser_cli.prediction.recordings import Source
+    from ser_cli.prediction.streams import Windows
 
 EXAMPLES = options.examples(
     "ser predict --model runs/demo clip.wav calls/", "ser predict --model runs/demo --window 4 --hop 1 meeting.flac"
@@ -89,7 +89,7 @@ def predict(
     """
     console = Console(quiet, verbose)
     windows = _check(audio or [], window, hop, export, output)
-    from ser_cli.recordings import list_recordings, parse_shard
+    from ser_cli.prediction.recordings import list_recordings, parse_shard
 
     part = parse_shard(shard) if shard else None
     if output is not None and output.is_dir():
@@ -97,8 +97,8 @@ def predict(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
-    from ser_cli.classifiers import open_model
     from ser_cli.devices import choose_device
+    from ser_cli.prediction.classifiers import open_model
 
     opened = open_model(model, fold or (), choose_device("cpu" if export else device))
     if export:
@@ -145,7 +145,7 @@ def _check(
     for name, value in (("--window", window), ("--hop", hop)):
         if not 0.025 <= value <= 120:
             raise UsageError(f"{name} {value}: expected seconds from 0.025 to 120, such as --window 4 --hop 1")
-    from ser_cli.prediction import Windows
+    from ser_cli.prediction.streams import Windows
 
     return Windows(window, hop)
 
@@ -160,8 +160,8 @@ def _say_model(console: Console, opened: "OpenedModel") -> None:
 
 
 def _export(console: Console, opened: "OpenedModel", output: Path, *, force: bool) -> None:
-    from ser_cli.classifiers import Ensemble
-    from ser_cli.exporting import export_onnx
+    from ser_cli.prediction.classifiers import Ensemble
+    from ser_cli.prediction.exporting import export_onnx
 
     ensemble = opened.classifier
     if not isinstance(ensemble, Ensemble):
@@ -185,7 +185,7 @@ class _Writer:
 
     def to_stdout(self, sources: "Iterator[Source]", batch_size: int) -> tuple[int, int]:
         """How many recordings failed, and how many there were."""
-        from ser_cli.answers import Columns, as_json, as_tsv, tsv_header
+        from ser_cli.prediction.answers import Columns, as_json, as_tsv, tsv_header
 
         labels, cut = self.opened.classifier.labels, self.windows is not None
         line: Callable[[Answer], str] = as_tsv
@@ -201,7 +201,7 @@ class _Writer:
 
     def to_file(self, sources: "Iterator[Source]", batch_size: int, output: Path, *, force: bool) -> tuple[int, int]:
         """The same, with those that an earlier call classified."""
-        from ser_cli.answers import AnswerFile, Resumption, as_json, as_tsv, tsv_header
+        from ser_cli.prediction.answers import AnswerFile, Resumption, as_json, as_tsv, tsv_header
 
         labels, cut = self.opened.classifier.labels, self.windows
         facts = {
@@ -240,7 +240,7 @@ class _Writer:
         failed: int,
         done: int,
     ) -> tuple[int, int]:
-        from ser_cli.prediction import predict_recordings
+        from ser_cli.prediction.streams import predict_recordings
 
         before, began, told = done, time.monotonic(), time.monotonic()
         previous: Answer | None = None

@@ -14,8 +14,8 @@ from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from ser_cli.corpora import Corpus
-    from ser_cli.preparation import PreparationResult
-    from ser_cli.sources import Source
+    from ser_cli.preparation.sources import Source
+    from ser_cli.preparation.whole_corpus import PreparationResult
 
 EXAMPLES = options.examples(
     "ser prepare --dataset ravdess --source ~/corpora/ravdess",
@@ -66,7 +66,7 @@ def prepare(
     home is the folder named by SER_HOME, else the platform's place for user data. Running it again does nothing
     where nothing changed; interrupted, it goes on where it was.
     """
-    from ser_cli import preparation
+    from ser_cli.preparation import whole_corpus as preparation
 
     console = Console(quiet, verbose)
     if (dataset is None) == (manifest is None):
@@ -105,8 +105,8 @@ def _list(
     dry_run: bool,
 ) -> "Source | None":
     """What is to be prepared, fetched first where that was asked for; None where a dry run cannot tell more."""
-    from ser_cli import sources
     from ser_cli.corpora import find_corpus
+    from ser_cli.preparation import sources
 
     if manifest is not None:
         if download:
@@ -129,7 +129,7 @@ def _list(
 def _fetch(console: Console, corpus: "Corpus", *, dry_run: bool) -> None:
     """Show the licence, then bring the recordings."""
     from ser_cli.corpora import CORPORA
-    from ser_cli.downloading import describe_download, download_corpus
+    from ser_cli.preparation.downloading import describe_download, download_corpus
 
     if corpus.download is None:
         open_ones = ", ".join(known.name for known in CORPORA.values() if known.download)

@@ -11,9 +11,9 @@ from ser_cli.errors import Stopped, count_of
 
 if TYPE_CHECKING:
     from ser_cli.data.folds import Fold
-    from ser_cli.history import EpochRecord
     from ser_cli.losses import LossWeights
     from ser_cli.metrics import Scores
+    from ser_cli.training.history import EpochRecord
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
-    from ser_cli.cross_validation import Plan
-    from ser_cli.runs import Run
+    from ser_cli.runs.directory import Run
+    from ser_cli.training.cross_validation import Plan
 
 EXAMPLES = options.examples(
     "ser train --dataset demo", "ser train --dataset ravdess --folds 6 --encoder conformer --fold 2"
@@ -125,8 +125,8 @@ def train(
     result; folds may be trained by several processes at once with --fold. SIGTERM, SIGUSR1 and Ctrl-C write a
     checkpoint first.
     """
-    from ser_cli.checkpoint_times import parse_interval
     from ser_cli.recipe import default_recipe, load_recipe
+    from ser_cli.training.checkpoint_times import parse_interval
 
     # Of several processes that torchrun or accelerate start, the first alone tells what happens.
     is_first = os.environ.get("RANK", "0") == "0"
@@ -156,8 +156,8 @@ def train(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
-    from ser_cli.cross_validation import cross_validate, plan_cross_validation
     from ser_cli.processes import leave_others
+    from ser_cli.training.cross_validation import cross_validate, plan_cross_validation
 
     with counting_bar(console, "preparing", "clip") as progress:
         corpus = options.open_chosen(
@@ -199,7 +199,7 @@ def train(
         return
     _say_scores(console, run)
     if json:
-        from ser_cli.evaluation import evaluate_run
+        from ser_cli.evaluation.scores import evaluate_run
 
         scores = evaluate_run(run).as_json() if run.done_folds() else {"folds": []}
         console.result_json({"run": str(run.folder), **scores})
@@ -261,7 +261,7 @@ def _warn_of_repeated_texts(console: Console, plan: "Plan") -> None:
 
 
 def _say_scores(console: Console, run: "Run") -> None:
-    from ser_cli.evaluation import evaluate_run
+    from ser_cli.evaluation.scores import evaluate_run
 
     if not run.done_folds():
         return

@@ -71,7 +71,7 @@ def _planning() -> Iterator[Measured]:
 
     from ser_cli.data.folds import Fold
     from ser_cli.recipe import load_recipe
-    from ser_cli.training_setup import plan_training_epoch
+    from ser_cli.training.setup import plan_training_epoch
     from tests.data.durations import ravdess_lengths
     from tests.data.stored import stored_corpus
 
@@ -102,7 +102,7 @@ def measure_step(clips: int, length_s: float, corpus_clips: int) -> tuple[float,
     """
     from ser_cli.data.folds import Fold
     from ser_cli.recipe import load_recipe
-    from ser_cli.training_setup import plan_training_epoch
+    from ser_cli.training.setup import plan_training_epoch
     from tests.data.stored import stored_corpus
 
     # The recipe keeps 3 s of a spectrogram, and warps time: here the whole of each clip, so that every step is alike.
@@ -128,7 +128,7 @@ def _learning(
     from accelerate import Accelerator
 
     from ser_cli.data.batches import BatchLoader
-    from ser_cli.training_setup import set_up_learner
+    from ser_cli.training.setup import set_up_learner
 
     learner = set_up_learner(corpus, fold, recipe, Accelerator(cpu=True))
     learner.begin_epoch(seed=0)

@@ -10,10 +10,10 @@ import numpy as np
 import soundfile
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
-from ser_cli.mixed_corpus import encode_flac, write_mixtures
-from ser_cli.mixing import MixSettings, draw_plans
-from ser_cli.preparation import prepare
-from ser_cli.sources import list_manifest
+from ser_cli.mixtures.choosing import MixSettings, draw_plans
+from ser_cli.mixtures.writing import encode_flac, write_mixtures
+from ser_cli.preparation.sources import list_manifest
+from ser_cli.preparation.whole_corpus import prepare
 from tests.benchmarks.measuring import Measured, in_turn
 
 CLIPS = 200

@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from ser_cli.preparation import prepare
-from ser_cli.sources import list_known_corpus
+from ser_cli.preparation.sources import list_known_corpus
+from ser_cli.preparation.whole_corpus import prepare
 from tests.benchmarks.measuring import Measured, in_turn, seconds
 from tests.corpora.test_ravdess import published_names
 

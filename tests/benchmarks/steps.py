@@ -22,8 +22,8 @@ from typing import Any
 
 from ser_cli.data.folds import Fold
 from ser_cli.data.store import PreparedCorpus, open_corpus
-from ser_cli.observers import TrainingObserver
 from ser_cli.recipe import Recipe, load_recipe
+from ser_cli.training.observers import TrainingObserver
 from tests.benchmarks.measuring import Measured, StepWatch, in_own_process
 from tests.benchmarks.wavlm_large import (
     IEMOCAP,
@@ -104,7 +104,7 @@ def _recipe(folder: Path, size: Size, epochs: int = EPOCHS) -> Recipe:
 
 def _plan(corpus: PreparedCorpus, recipe: Recipe, size: Size) -> tuple[Fold, Sequence[Any]]:
     """All clips as training side, and the batches of the counted steps behind those that warm up."""
-    from ser_cli.training_setup import plan_training_epoch
+    from ser_cli.training.setup import plan_training_epoch
 
     fold = Fold(1, tuple(utterance.id for utterance in corpus.utterances), (), ())
     return fold, plan_training_epoch(corpus, fold, recipe, seed=0)[: size.warm_up + size.steps]
@@ -120,9 +120,9 @@ def train_ours(folder: Path, size: Size, device: str) -> dict[str, Any]:
 
 
 def _train_ours(folder: Path, name: str, size: Size, device: str) -> dict[str, float]:
-    from ser_cli.cross_validation import accelerate
     from ser_cli.data.batches import BatchLoader
-    from ser_cli.training_setup import set_up_learner
+    from ser_cli.training.cross_validation import accelerate
+    from ser_cli.training.setup import set_up_learner
 
     corpus, recipe = open_corpus(folder / name), _recipe(folder, size)
     fold, plan = _plan(corpus, recipe, size)
@@ -207,7 +207,7 @@ def train_experiment(folder: Path, size: Size, device: str) -> dict[str, float]:
     `start_s` is all before the first step, `first_s` the first epoch, in which kernels are compiled, `later_s` the mean
     of the others, `end_s` test and storing of the model; each epoch with its validation.
     """
-    from ser_cli.cross_validation import cross_validate, plan_cross_validation
+    from ser_cli.training.cross_validation import cross_validate, plan_cross_validation
 
     corpus, recipe = open_corpus(folder / RAVDESS), _recipe(folder, size, size.epochs)
     plan = plan_cross_validation(corpus, recipe, "mll", folds=FOLDS, wanted=(1,))

@@ -13,8 +13,8 @@ from ser_cli.data.batch_plans import PlannedBatch, PlannedClip, Window, plan_epo
 from ser_cli.data.batches import BatchLoader, make_batch
 from ser_cli.data.mixup import MixPlan, mix, mix_targets, plan_mixtures
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.preparation import prepare
-from ser_cli.sources import list_manifest
+from ser_cli.preparation.sources import list_manifest
+from ser_cli.preparation.whole_corpus import prepare
 from tests.data.stored import stored_corpus
 
 CLIPS = {

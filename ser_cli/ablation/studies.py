@@ -1,0 +1,250 @@
+"""A study: which runs a grid comes to on a corpus, and the folder that they share.
+
+    STUDY/
+      study.json                    what was asked for: dataset, protocol, hashes, every setting of each cell
+      cells/03-NAME/seed-0/         a run; see `runs/directory.py`
+      scores.json, report.md        written anew by every command, as are report.html, figures/ and tables/
+
+Each cell with each seed is an ordinary run, so that whatever reads runs reads them too.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ser_cli.ablation.grids import Grid, GridCell
+from ser_cli.data.store import PreparedCorpus
+from ser_cli.errors import SHOWN_PROBLEMS, RunError, count_of
+from ser_cli.files import read_json_object, write_json
+from ser_cli.runs.directory import Run
+from ser_cli.runs.locks import hold_free, locked_folder
+from ser_cli.runs.opening import delete_report_folders
+from ser_cli.training.cross_validation import Plan, plan_cross_validation
+
+STUDY_NAME = "study.json"
+STUDY_LOCK = ".study.lock"
+"""Of the process that opens a study, or writes its report."""
+STUDY_FILES = ("scores.json", "report.md", "report.html")
+"""What is written beside it once cells are scored."""
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """One cell with one seed: an ordinary run."""
+
+    cell: GridCell
+    seed: int
+    plan: Plan
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"cell {self.cell.number} ({self.cell.name}), seed {self.seed}"
+
+    @property
+    def is_this_run(self) -> bool:
+        """Whether its folder holds this run, and not none or another."""
+        run = Run(self.folder)
+        return (self.folder / "run.json").is_file() and run.identity() == self.plan.identity
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all wanted folds are done."""
+        wanted = self.plan.wanted
+        return self.is_this_run and len(Run(self.folder).finished_among(wanted)) == len(wanted)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study consists of, decided before anything is trained."""
+
+    folder: Path
+    grid: Grid
+    seeds: tuple[int, ...]
+    """That are asked for."""
+    runs: tuple[CellRun, ...]
+    """Of every cell, with each seed that is asked for or lies in the folder."""
+
+    @property
+    def plan(self) -> Plan:
+        """Of the reference cell, with the first seed: what holds for all."""
+        return self.runs_of(self.grid.reference)[0].plan
+
+    def runs_of(self, cell: GridCell) -> list[CellRun]:
+        """The runs of a cell, by seed; those asked for first."""
+        return [run for run in self.runs if run.cell.number == cell.number]
+
+    def wanted(self, cells: Sequence[GridCell]) -> list[CellRun]:
+        """The runs of some cells with the seeds that are asked for."""
+        return [run for cell in cells for run in self.runs_of(cell) if run.seed in self.seeds]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a study folder is recognised by."""
+        plan = self.plan.identity
+        return {
+            "dataset": plan.dataset,
+            "labels": list(plan.labels),
+            "where": list(plan.where),
+            "protocol": plan.protocol,
+            "folds": plan.folds,
+            "seed": self.seeds[0],
+            "protocol_hash": plan.protocol_hash,
+            "folds_hash": plan.folds_hash,
+            "manifest_hash": plan.manifest_hash,
+            "grid": self.grid.name,
+            "recipe": self.grid.recipe_name,
+            "grid_hash": self.grid.hash,
+            "cells": self.grid.settings,
+        }
+
+
+def plan_study(
+    corpus: PreparedCorpus,
+    grid: Grid,
+    folder: Path | None,
+    *,
+    seeds: int = 1,
+    folds: int | None = None,
+    protocol: str | None = None,
+    wanted: Sequence[int] = (),
+) -> Study:
+    """Make the folds of every cell; those of one seed test the same clips.
+
+    Args:
+        corpus: what is divided.
+        grid: its cells, resolved with the first seed.
+        folder: of the study; None names it by what decides the result.
+        seeds: how many, from that of the grid on.
+        folds: as `plan_cross_validation` takes them, like `protocol` and `wanted`.
+        protocol: its name.
+        wanted: folds to train now.
+
+    Raises:
+        UsageError: `folds` or `wanted` do not fit.
+        FoldError: folds that would leak, or lack an emotion.
+    """
+    first = grid.reference.recipe.seed
+    asked = tuple(range(first, first + seeds))
+    made: dict[tuple[int, str], Plan] = {}
+
+    def plan(cell: GridCell, seed: int) -> Plan:
+        recipe = cell.recipe.model_copy(update={"seed": seed})
+        name = f"{grid.name}-{cell.name}"
+        key = (seed, recipe.selection.model_dump_json())  # all that decides the folds
+        if key not in made:
+            made[key] = plan_cross_validation(corpus, recipe, name, folds=folds, protocol=protocol, wanted=wanted)
+        return replace(made[key], recipe=recipe, recipe_name=name)
+
+    if folder is None:
+        settled = plan(grid.reference, first).identity
+        hashes = grid.hash[:4] + settled.folds_hash[:4]
+        folder = Path("studies") / f"{corpus.name}-{grid.name}-{hashes}"
+    runs = []
+    for cell in grid.cells:
+        place = folder / "cells" / cell.folder_name
+        there = sorted(
+            int(n) for path in place.glob("seed-*") if (n := path.name[5:]).isdecimal() and int(n) not in asked
+        )
+        runs += [CellRun(cell, seed, plan(cell, seed), place / f"seed-{seed}") for seed in (*asked, *there)]
+    return Study(folder, grid, asked, tuple(runs))
+
+
+def open_study(study: Study, *, force: bool = False) -> None:
+    """Take a folder for a study: a new one, or the one that holds the same study already.
+
+    Raises:
+        RunError: the folder holds something else, or a study that differs; what differs is named.
+    """
+    folder = study.folder
+    _require_own(folder)  # nothing is left behind in another's, no lock either
+    with locked_folder(folder, STUDY_LOCK):
+        _require_own(folder)
+        if (folder / STUDY_NAME).is_file():
+            there = _read_identity(folder, damaged_too=force)
+            if there == study.identity:
+                return
+            if not force:
+                raise RunError(
+                    f"{folder} holds another study\n  "
+                    + "\n  ".join(_differences(there, study.identity))
+                    + "\n  choose another --output, or delete what is there with --force"
+                )
+            _delete_study(folder)
+        write_json(folder / STUDY_NAME, study.identity)
+
+
+def _require_own(folder: Path) -> None:
+    """See that a folder holds a study, or nothing yet.
+
+    Raises:
+        RunError: it holds something else.
+    """
+    if not folder.is_dir() or (folder / STUDY_NAME).is_file():
+        return
+    # Hidden names are locks, and files that another process is about to rename into place.
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise RunError(f"{folder} exists and holds no study; choose a new folder with --output")
+
+
+def _read_identity(folder: Path, *, damaged_too: bool) -> dict[str, Any]:
+    try:
+        return read_json_object(folder / STUDY_NAME)
+    except (OSError, ValueError) as error:
+        if damaged_too:
+            return {}
+        raise RunError(
+            f"{folder / STUDY_NAME} is damaged ({error})\n"
+            f"  choose another --output, or delete what is there with --force"
+        ) from None
+
+
+def _differences(there: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """A sentence for each thing in which two studies differ; of the settings of cells, the first few."""
+    sentences = [
+        f"{key}: {there.get(key)} there, {value} asked for"
+        for key, value in wanted.items()
+        if key != "cells" and there.get(key) != value
+    ]
+    before = there.get("cells")
+    before = before if isinstance(before, dict) else {}
+    cells = [f"cell {name} is not in it" for name in wanted["cells"] if name not in before]
+    cells += [f"cell {name} is in it and not asked for" for name in before if name not in wanted["cells"]]
+    for name, settings in wanted["cells"].items():
+        found = before.get(name)
+        if isinstance(found, dict):
+            cells += [
+                f"cell {name}: {key}: {found.get(key, 'unset')} there, {settings.get(key, 'unset')} asked for"
+                for key in {**found, **settings}
+                if found.get(key) != settings.get(key)
+            ]
+    more = [f"and {count_of(len(cells) - SHOWN_PROBLEMS, 'more difference')}"] if len(cells) > SHOWN_PROBLEMS else []
+    return [*sentences, *cells[:SHOWN_PROBLEMS], *more]
+
+
+def _delete_study(folder: Path) -> None:
+    """Delete what a study wrote but study.json, which is written anew, and nothing else that lies in its folder.
+
+    Raises:
+        RunError: somebody trains one of its cells.
+    """
+    runs = sorted(path for path in folder.glob("cells/[0-9][0-9]-*/seed-*") if (path / "run.json").is_file())
+    locks = [path for run in runs for path in sorted(run.glob(".fold-*.lock"))]
+    with hold_free(list(enumerate(locks)), lambda index, holder: None) as others:
+        for index, holder in others.items():
+            raise RunError(
+                f"{locks[index].parent}: it is being trained by {holder or 'another process'}\n"
+                f"  stop it before this study is deleted, or choose another --output"
+            )
+    if (folder / "cells").is_symlink():  # it may lead anywhere
+        (folder / "cells").unlink()
+        runs = []
+    for run in runs:
+        if not run.is_symlink() and not run.parent.is_symlink():
+            shutil.rmtree(run)
+    for name in STUDY_FILES:
+        (folder / name).unlink(missing_ok=True)
+    delete_report_folders(folder)

@@ -1,0 +1,298 @@
+"""Two runs on the same folds: how far apart they are, and whether that could be chance."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ser_cli.errors import RunError, count_of
+from ser_cli.evaluation.breakdown import read_people
+from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
+from ser_cli.evaluation.pages import Picture, Report, Section, Tile
+from ser_cli.evaluation.reports import labels_sentence
+from ser_cli.evaluation.scores import RunScores, evaluate_run, tested_predictions
+from ser_cli.evaluation.tables import Column, Table
+from ser_cli.metrics import stacked_rates
+from ser_cli.runs.directory import Run
+from ser_cli.runs.predictions import Prediction
+
+COMPARED = ("wa", "ua")
+TITLES = {"wa": "WA", "ua": "UA"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the second run has more than the first."""
+
+    value: float
+    """Of the pooled rates."""
+    interval: Interval
+    """Of the paired bootstrap; without 0 in it, chance alone would hardly make such a difference."""
+    folds_won: tuple[int, int, int]
+    """Folds in which the first run is ahead, the second, and neither."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs, the second held against the first."""
+
+    names: tuple[str, str]
+    scores: tuple[RunScores, RunScores]
+    differences: dict[str, Difference]
+    """By rate: `wa` and `ua`."""
+    resampled: str
+    """`speaker` or `clip`."""
+    units: int
+    only_first: int
+    """Clips that the first run alone recognises."""
+    only_second: int
+    p_mcnemar: float
+    """Two-sided, exact."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `ser evaluate RUN_A RUN_B --json` prints; rates in [0, 1]."""
+        first, second = self.scores
+        identity = first.identity
+        return {
+            "dataset": identity.dataset,
+            "labels": list(identity.labels),
+            "protocol": identity.protocol,
+            "protocol_hash": identity.protocol_hash,
+            "runs": [
+                {"run": name, "recipe": s.identity.recipe, "encoder": s.identity.encoder, "seed": s.identity.seed,
+                 "selected_by": s.selected_by, "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
+                for name, s in zip(self.names, self.scores, strict=True)
+            ],
+            "folds": [
+                {"fold": index, **{rate: [getattr(a, rate), getattr(b, rate)] for rate in COMPARED}}
+                for (index, a), (_, b) in zip(first.folds, second.folds, strict=True)
+            ],
+            "difference": {
+                rate: {
+                    "value": found.value,
+                    "low": found.interval.low,
+                    "high": found.interval.high,
+                    "folds_won": dict(zip(("first", "second", "tied"), found.folds_won, strict=True)),
+                }
+                for rate, found in self.differences.items()
+            },
+            "bootstrap": {
+                "level": LEVEL, "method": "paired percentile bootstrap", "resamples": RESAMPLES,
+                "resampled": self.resampled, "units": self.units,
+            },
+            "mcnemar": {"only_first": self.only_first, "only_second": self.only_second, "p": self.p_mcnemar},
+        }  # fmt: skip
+
+
+def compare_runs(first: Run, second: Run, *, seed: int = 0) -> Comparison:
+    """Hold a second run against a first, on the same clips of the same folds.
+
+    Difference of the pooled WA and UA with the 95 % percentile interval of a paired bootstrap (both runs see the
+    same draw of speakers, or of clips where speakers are not known), and McNemar's exact test: of the clips that
+    one run alone recognises, b and c, p = 2 P(X <= min(b, c)) for X ~ Binomial(b + c, 1/2), at most 1.
+
+    Raises:
+        RunError: protocol, labels, folds, tested clips or their emotions differ.
+    """
+    _require_comparable(first, second)
+    runs = (first, second)
+    predicted = [_in_order(run) for run in runs]
+    _require_same_clips(runs, predicted)
+    scores = (evaluate_run(first), evaluate_run(second))
+    people = {**read_people(second.folds_path), **read_people(first.folds_path)}
+    speakers = {p.id: people[p.id].speaker for p in predicted[0] if p.id in people}
+    units = count_units(predicted, scores[0].identity.labels, speakers)
+    rates = stacked_rates(resample(units, seed))
+    differences = {}
+    for rate in COMPARED:
+        interval = percentile_interval(rates[rate][:, 1] - rates[rate][:, 0])
+        assert interval
+        value = getattr(scores[1].pooled, rate) - getattr(scores[0].pooled, rate)
+        differences[rate] = Difference(value, interval, _folds_won(scores, rate))
+    only_first, only_second = (
+        sum(a.predicted == a.truth != b.predicted for a, b in zip(*pair, strict=True))
+        for pair in (predicted, predicted[::-1])
+    )
+    return Comparison(
+        names=_names(first, second),
+        scores=scores,
+        differences=differences,
+        resampled=units.kind,
+        units=units.total,
+        only_first=only_first,
+        only_second=only_second,
+        p_mcnemar=mcnemar_exact(only_first, only_second),
+    )
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided exact p of McNemar's test; 1 where the runs never differ."""
+    if only_first + only_second == 0:
+        return 1.0
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def comparison_rows(found: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows for a terminal: each rate of both runs, their difference and its interval."""
+    table = differences_table(found)
+    return tuple(column.title for column in table.columns), table.cells()
+
+
+def comparison_sentences(found: Comparison) -> list[str]:
+    """What the figures mean."""
+    sentences = []
+    for rate, difference in found.differences.items():
+        low, high = difference.interval.low, difference.interval.high
+        if low <= 0 <= high:
+            sentences.append(f"{TITLES[rate]}: the interval holds 0, so the difference may well be chance.")
+        else:
+            ahead = found.names[1] if difference.value > 0 else found.names[0]
+            sentences.append(f"{TITLES[rate]}: {ahead} is ahead, and the interval does not hold 0.")
+    sentences.append(
+        f"McNemar's exact test: {count_of(found.only_first, 'clip')} recognised by {found.names[0]} alone,"
+        f" {found.only_second:,} by {found.names[1]} alone; p = {_p(found.p_mcnemar)}."
+        f" It takes clips as independent; those of one speaker are not, so trust the interval more."
+    )
+    sentences.append(
+        f"Intervals: 95 % paired percentile bootstrap, {RESAMPLES:,} resamples of {found.units:,} {found.resampled}s."
+    )
+    return sentences
+
+
+def differences_table(found: Comparison) -> Table:
+    """Each rate of both runs, the difference, its interval, and the folds that each run wins."""
+    rows = tuple(
+        (
+            TITLES[rate],
+            *(getattr(scores.pooled, rate) for scores in found.scores),
+            difference.value,
+            difference.interval.low,
+            difference.interval.high,
+            "{}:{}".format(*difference.folds_won[:2]),
+        )
+        for rate, difference in found.differences.items()
+    )
+    columns = (
+        Column("score", "score", "text"),
+        Column("first", f"{found.names[0]} %"),
+        Column("second", f"{found.names[1]} %"),
+        Column("difference", "difference", "difference"),
+        Column("low", "from", "difference"),
+        Column("high", "to", "difference"),
+        Column("folds_won", "folds won", "text"),
+    )
+    return Table("differences", "Pooled scores and their difference in percentage points", columns, rows)
+
+
+def describe_comparison(found: Comparison, *, pictures: bool) -> Report:
+    """Everything that is said of two runs."""
+    first, second = found.scores
+    drawn: tuple[Picture, ...] = ()
+    if pictures:
+        from ser_cli.evaluation.pictures import difference_picture
+
+        folds = [(index, a.ua, b.ua) for (index, a), (_, b) in zip(first.folds, second.folds, strict=True)]
+        drawn = (difference_picture(found.names, folds, (first.pooled.ua, second.pooled.ua)),)
+    columns = [Column("fold", "fold", "text")]
+    for rate in COMPARED:
+        columns += [Column(f"{rate}_{n}", f"{TITLES[rate]} {name}") for n, name in enumerate(found.names, start=1)]
+    rows = tuple(
+        (str(index), *(getattr(scores, rate) for rate in COMPARED for scores in (a, b)))
+        for (index, a), (_, b) in zip(first.folds, second.folds, strict=True)
+    )
+    warnings = ["An epoch was chosen on the test side; see each run's report."] if "test" in {
+        first.selected_by, second.selected_by} else []  # fmt: skip
+    tiles = [
+        Tile(
+            f"{TITLES[rate]}, second over first",
+            f"{100 * d.value:+.1f}".replace("-", "−"),
+            f"95 %: {100 * d.interval.low:+.1f} to {100 * d.interval.high:+.1f}".replace("-", "−"),
+        )
+        for rate, d in found.differences.items()
+    ]
+    tiles.append(Tile("McNemar", f"p = {_p(found.p_mcnemar)}", f"{found.only_first} against {found.only_second} clips"))
+    return Report(
+        title=f"{found.names[1]} against {found.names[0]}",
+        sentences=(*comparison_sentences(found), labels_sentence(first.identity)),
+        warnings=tuple(warnings),
+        tiles=tuple(tiles),
+        sections=(
+            Section("Difference", "", drawn, (differences_table(found),)),
+            Section("Folds", "", (), (Table("folds", "Each fold, %", tuple(columns), rows),)),
+        ),
+        facts=(
+            ("dataset", first.identity.dataset),
+            ("protocol", f"{first.identity.protocol}, hash {first.identity.protocol_hash}"),
+            *((f"{n} run", _described(name, s)) for n, name, s in zip(("first", "second"), found.names, found.scores,
+                                                                       strict=True)),
+        ),
+    )  # fmt: skip
+
+
+def _described(name: str, scores: RunScores) -> str:
+    identity = scores.identity
+    return f"{name}: recipe {identity.recipe}, encoder {identity.encoder}, seed {identity.seed}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def _names(first: Run, second: Run) -> tuple[str, str]:
+    """The folders' names, or their paths where those are equal."""
+    names = first.folder.resolve().name, second.folder.resolve().name
+    return names if names[0] != names[1] else (str(first.folder), str(second.folder))
+
+
+def _require_comparable(first: Run, second: Run) -> None:
+    one, other = first.identity(), second.identity()
+    what = f"{first.folder} and {second.folder} cannot be compared"
+    if one.protocol_hash != other.protocol_hash:
+        raise RunError(
+            f"{what}: their protocols differ, {one.protocol} (hash {one.protocol_hash[:12]}) and {other.protocol}"
+            f" (hash {other.protocol_hash[:12]})\n"
+            f"  compare runs with one protocol: train again with --protocol {one.protocol}"
+        )
+    if one.labels != other.labels:
+        raise RunError(
+            f"{what}: their labels differ, {', '.join(one.labels)} and {', '.join(other.labels)}\n"
+            f"  compare runs with one choice of labels: train again with --labels {one.label_set}"
+        )
+    done, others = first.done_folds(), second.done_folds()
+    if done != others:
+        missing = sorted(set(done) ^ set(others))
+        raise RunError(
+            f"{what}: fold {', '.join(map(str, missing))} is done in one of them only\n"
+            f"  run the same `ser train` again, which trains what is not done"
+        )
+
+
+def _in_order(run: Run) -> list[Prediction]:
+    return [p for of_fold in tested_predictions(run).values() for p in sorted(of_fold, key=lambda p: p.id)]
+
+
+def _require_same_clips(runs: tuple[Run, Run], predicted: Sequence[Sequence[Prediction]]) -> None:
+    tested = [{(p.fold, p.id): p.truth for p in predictions} for predictions in predicted]
+    different = sorted(set(tested[0]) ^ set(tested[1]))
+    what = f"{runs[0].folder} and {runs[1].folder} cannot be compared"
+    if different:
+        raise RunError(
+            f"{what}: {count_of(len(different), 'clip')} of {len({*tested[0], *tested[1]}):,} are tested in one of"
+            f" them only, or in another fold, such as {different[0][1]}\n"
+            f"  train both with one corpus, one --where and one protocol"
+        )
+    relabelled = [key for key, truth in tested[0].items() if tested[1][key] != truth]
+    if relabelled:
+        fold, identity = relabelled[0]
+        raise RunError(
+            f"{what}: {count_of(len(relabelled), 'clip')} changed emotion, such as {identity} of fold {fold},"
+            f" {tested[0][fold, identity]} and {tested[1][fold, identity]}\n  train both with one corpus"
+        )
+
+
+def _folds_won(scores: tuple[RunScores, RunScores], rate: str) -> tuple[int, int, int]:
+    pairs = [
+        (getattr(a, rate), getattr(b, rate)) for (_, a), (_, b) in zip(scores[0].folds, scores[1].folds, strict=True)
+    ]
+    return sum(a > b for a, b in pairs), sum(b > a for a, b in pairs), sum(a == b for a, b in pairs)

@@ -1,0 +1,354 @@
+"""A trained model on another corpus: labels mapped by name, and what cannot be mapped said."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ser_cli.data.store import PreparedCorpus
+from ser_cli.errors import CorpusError, RunError, count_of
+from ser_cli.evaluation.breakdown import Breakdown, Person, break_down
+from ser_cli.evaluation.pages import Report, Section
+from ser_cli.evaluation.reports import breakdown_sections, few_speakers, score_tiles
+from ser_cli.evaluation.scores import RATES
+from ser_cli.evaluation.tables import Column, Table, rate_columns
+from ser_cli.files import read_table, write_atomically
+from ser_cli.metrics import Scores, confusion_matrix, score
+from ser_cli.provenance import read_description, speakers_trained_on
+from ser_cli.runs.directory import IDENTITY_NAME, Run
+from ser_cli.runs.predictions import PROBABILITY_PREFIX, Prediction
+
+OUTSIDE_PREFIX = "outside_"
+"""Of columns with the probability of a label that the corpus lacks."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A label that the model knows and the corpus lacks."""
+
+    label: str
+    mean_probability: float
+    """What the model gives it, mean over the clips."""
+    clips: int
+    """Clips that the model would have called so, had it been allowed to."""
+
+
+@dataclass(frozen=True)
+class CrossScores:
+    """A model on another corpus."""
+
+    model: str
+    dataset: str
+    trained_on: str
+    """Corpus that the model was trained on; empty where it does not say."""
+    model_labels: tuple[str, ...]
+    folds: tuple[tuple[int, Scores], ...]
+    """Each fold's model alone."""
+    breakdown: Breakdown
+    """Of the mean of all folds' probabilities, over the labels that model and corpus share."""
+    predictions: tuple[Prediction, ...]
+    outside: tuple[Outside, ...]
+    outside_probabilities: NDArray[np.float64]
+    """(clips, labels that the corpus lacks)."""
+    left_out: dict[str, int]
+    """Clips of each emotion that the model does not know."""
+    heard: dict[str, int]
+    """Clips of each speaker who was in training of a model that is asked here."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those that model and corpus share, in the model's order."""
+        return self.breakdown.labels
+
+    def as_json(self) -> dict[str, Any]:
+        """What `ser evaluate MODEL --dataset NAME --json` prints; rates in [0, 1]."""
+        rates = {rate: [getattr(scores, rate) for _, scores in self.folds] for rate in RATES}
+        return {
+            "dataset": self.dataset,
+            "model": self.model,
+            "trained_on": self.trained_on or None,
+            "labels": list(self.labels),
+            "model_labels": list(self.model_labels),
+            "folds": [{"fold": index, **asdict(scores)} for index, scores in self.folds],
+            "mean": {rate: fmean(values) for rate, values in rates.items()},
+            "std": {rate: stdev(values) for rate, values in rates.items()} if len(self.folds) > 1 else None,
+            **self.breakdown.as_json(),
+            "left_out": self.left_out,
+            "outside": [asdict(outside) for outside in self.outside],
+            "heard_speakers": self.heard,
+        }
+
+
+def evaluate_on_corpus(
+    folder: Path,
+    corpus: PreparedCorpus,
+    *,
+    device_name: str = "auto",
+    batch_size: int = 16,
+    progress: Progress = lambda done, total: None,
+) -> CrossScores:
+    """Run a trained model on a corpus and score it over the labels that both have.
+
+    The model chooses among the shared labels alone: its probabilities are divided by their sum over these. A run's
+    folds are averaged before that.
+
+    Args:
+        folder: a run, or one of its folds.
+        corpus: the prepared clips, with its own choice of labels.
+        device_name: as `--device` takes it.
+        batch_size: clips at a time.
+        progress: told how many clips of how many were classified.
+
+    Raises:
+        RunError: the folder holds no model, or models that do not belong together.
+        CorpusError: fewer than two labels are shared, or a shared label has no clip.
+    """
+    folders = model_folders(folder)
+    labels, probabilities, ids, left_out = _classify(folders, corpus, device_name, batch_size, progress)
+    shared = [label for label in labels if label in corpus.labels]
+    inside = [labels.index(label) for label in shared]
+    others = [index for index, label in enumerate(labels) if label not in corpus.labels]
+    each = [_predictions(index, ids, corpus, shared, p[:, inside]) for index, p in probabilities.items()]
+    together = np.mean(list(probabilities.values()), axis=0)
+    predictions = _predictions(_fold_of(folder, folders), ids, corpus, shared, together[:, inside])
+    people = {i: Person(corpus.by_id[i].speaker, corpus.by_id[i].gender) for i in ids}
+    # Not every corpus has every shared label: what is absent is left out of UA, and said.
+    lacking = [label for label in shared if not any(p.truth == label for p in predictions)]
+    winners = Counter(int(index) for index in together.argmax(axis=1))
+    return CrossScores(
+        model=str(folder),
+        dataset=corpus.name,
+        trained_on=_trained_on(folder, folders),
+        model_labels=labels,
+        folds=tuple((index, _score(clips, shared, lacking)) for index, clips in zip(probabilities, each, strict=True)),
+        breakdown=break_down(predictions, shared, people, lacking=lacking),
+        predictions=predictions,
+        outside=tuple(Outside(labels[i], float(together[:, i].mean()), winners[i]) for i in others),
+        outside_probabilities=together[:, others],
+        left_out=left_out,
+        heard=_heard(folder, folders, corpus, ids),
+    )
+
+
+def model_folders(folder: Path) -> dict[int, Path]:
+    """Folders with a model, by fold: those of a run that are done, or the fold's own (0 where it has no number).
+
+    Raises:
+        RunError: there is none.
+    """
+    if (folder / IDENTITY_NAME).is_file():
+        run = Run(folder)
+        done = run.done_folds()
+        if not done:
+            raise RunError(f"{folder}: no fold is done yet, so there is no model\n  run the same `ser train` again")
+        return {index: run.fold(index).folder for index in done}
+    if (folder / "model.json").is_file():
+        number = folder.resolve().name.removeprefix("fold-")
+        return {int(number) if number.isdecimal() else 0: folder}
+    raise RunError(
+        f"{folder} holds no model: neither {IDENTITY_NAME} of a run nor model.json of a fold is there\n"
+        f"  give the folder that `ser train` printed, or one of its fold folders"
+    )
+
+
+def write_cross_predictions(path: Path, found: CrossScores) -> None:
+    """Write `id,fold,truth,predicted`, a probability per shared label, and one per label that the corpus lacks."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = ["id", "fold", "truth", "predicted", *(PROBABILITY_PREFIX + label for label in found.labels)]
+    writer.writerow([*header, *(OUTSIDE_PREFIX + outside.label for outside in found.outside)])
+    for p, outside in zip(found.predictions, found.outside_probabilities, strict=True):
+        numbers = [f"{value:.6f}" for value in (*p.probabilities, *outside)]
+        writer.writerow([p.id, p.fold, p.truth, p.predicted, *numbers])
+    write_atomically(path, text.getvalue().encode())
+
+
+def mapping_sentences(found: CrossScores) -> list[str]:
+    """What could not be mapped, and what became of it."""
+    sentences = [f"Labels that both know: {', '.join(found.labels)}; the model chooses among these."]
+    if found.left_out:
+        told = ", ".join(f"{emotion} {clips:,}" for emotion, clips in found.left_out.items())
+        sentences.append(f"Left out, since the model does not know their emotion: {told}.")
+    if found.outside:
+        told = ", ".join(
+            f"{o.label} (mean probability {o.mean_probability:.3f}, first choice for {count_of(o.clips, 'clip')})"
+            for o in found.outside
+        )
+        sentences.append(f"The model also knows what the corpus lacks: {told}; not counted.")
+    absent = [entry.label for entry in found.breakdown.recall if not entry.n]
+    if absent:
+        sentences.append(f"No clip shows {' or '.join(absent)}, so UA is over the other emotions.")
+    return sentences
+
+
+def heard_sentence(found: CrossScores) -> str:
+    """A warning where tested speakers were in training; empty where none was."""
+    if not found.heard:
+        return ""
+    some = list(found.heard)
+    shown = ", ".join(some[:5]) + (" …" if len(some) > 5 else "")
+    return (
+        f"{count_of(len(some), 'speaker')} of {found.dataset} ({shown}), {count_of(sum(found.heard.values()), 'clip')}"
+        f" in all, were in this model's training: these figures say nothing about unheard speakers"
+    )
+
+
+def cross_table(found: CrossScores) -> Table:
+    """One row per fold's model, then all folds together."""
+    rows = [(f"fold {index}", s.n, s.wa, s.ua, s.macro_f1) for index, s in found.folds]
+    pooled = found.breakdown.pooled
+    if len(found.folds) > 1:
+        rows.append(("ensemble", pooled.n, pooled.wa, pooled.ua, pooled.macro_f1))
+    columns = (Column("model", "model", "text"), Column("n", "clips", "count"), *rate_columns())
+    return Table("scores", "Scores of each fold's model, and of their mean probabilities", columns, tuple(rows))
+
+
+def describe_cross(found: CrossScores, *, pictures: bool) -> Report:
+    """Everything that is said of a model on another corpus."""
+    heard = heard_sentence(found)
+    return Report(
+        title=f"{Path(found.model).resolve().name} on {found.dataset}",
+        sentences=(
+            f"Trained on {found.trained_on or 'a corpus that the model does not name'}, tested on {found.dataset}.",
+            *mapping_sentences(found),
+            "WA is accuracy, UA the mean recall over the emotions.",
+        ),
+        warnings=tuple(filter(None, [heard[:1].upper() + heard[1:], *few_speakers(found.breakdown)])),
+        tiles=score_tiles(found.breakdown),
+        sections=(
+            Section("Scores", f"Intervals: {found.breakdown.intervals.sentence}.", (), (cross_table(found),)),
+            *breakdown_sections(found.breakdown, pictures=pictures),
+        ),
+        facts=(
+            ("model", found.model),
+            ("corpus", found.dataset),
+            ("labels of the model", ", ".join(found.model_labels)),
+        ),
+    )
+
+
+def _classify(
+    folders: Mapping[int, Path], corpus: PreparedCorpus, device_name: str, batch_size: int, progress: Progress
+) -> tuple[tuple[str, ...], dict[int, NDArray[np.float64]], list[str], dict[str, int]]:
+    """Labels, (clips, labels) probabilities of each fold's model, ids, and how many clips were left out."""
+    from ser_cli.checkpoints import load_model
+    from ser_cli.devices import choose_device
+    from ser_cli.inference import classify_stored
+
+    device = choose_device(device_name)
+    probabilities: dict[int, NDArray[np.float64]] = {}
+    labels: tuple[str, ...] = ()
+    ids: list[str] = []
+    left_out: dict[str, int] = {}
+    for position, (index, folder) in enumerate(folders.items()):
+        trained = load_model(folder)
+        if not probabilities:
+            labels = trained.labels
+            ids, left_out = _usable(corpus, labels)
+        elif trained.labels != labels:
+            raise RunError(f"{folder}: its labels differ from those of the other folds; train the run again")
+
+        def told(done: int, before: int = position, clips: int = len(ids)) -> None:
+            progress(before * clips + done, len(folders) * clips)
+
+        settings = trained.recipe.training
+        probabilities[index] = classify_stored(
+            trained.model.to(device),
+            corpus,
+            ids,
+            batch_size,
+            max_clip_s=settings.max_clip_s,
+            max_batch_s=settings.max_batch_s,
+            progress=told,
+        )
+    return labels, probabilities, ids, left_out
+
+
+def _usable(corpus: PreparedCorpus, labels: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """Ids whose emotion the model knows, and how many clips of each other emotion there are."""
+    shared = [label for label in labels if label in corpus.labels]
+    if len(shared) < 2:
+        raise CorpusError(
+            f"{corpus.name} and the model share {count_of(len(shared), 'label')}; at least 2 are needed\n"
+            f"  the model knows {', '.join(labels)}; the corpus has {', '.join(corpus.labels)}\n"
+            f'  rename or merge the corpus\'s with --labels, such as --labels "{labels[0]}+OTHER,…"'
+        )
+    unknown = Counter(u.emotion for u in corpus.utterances if u.emotion not in labels)
+    return [u.id for u in corpus.utterances if u.emotion in labels], dict(sorted(unknown.items()))
+
+
+def _predictions(
+    fold: int, ids: Sequence[str], corpus: PreparedCorpus, shared: Sequence[str], probabilities: NDArray[np.float64]
+) -> tuple[Prediction, ...]:
+    """Predictions over the shared labels, whose probabilities are made to sum to 1."""
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return tuple(
+        Prediction(i, fold, corpus.by_id[i].emotion, shared[int(row.argmax())], tuple(map(float, row)))
+        for i, row in zip(ids, shares, strict=True)
+    )
+
+
+def _score(predictions: Sequence[Prediction], labels: Sequence[str], lacking: Sequence[str]) -> Scores:
+    confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
+    return score(confusion, labels, lacking)
+
+
+def _fold_of(folder: Path, folders: Mapping[int, Path]) -> int:
+    """What the column `fold` says: the fold whose model was asked, 0 for all folds of a run together."""
+    return next(iter(folders)) if folder in folders.values() else 0
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """Where a model comes from, as its `model.json` says; nothing for models of earlier versions."""
+    return read_description(folder).get("provenance") or {}
+
+
+def _run_of(folder: Path, folders: Mapping[int, Path]) -> Run | None:
+    """The run that a folder is, or belongs to."""
+    run = Run(folder if folder not in folders.values() else folder.resolve().parent)
+    return run if (run.folder / IDENTITY_NAME).is_file() else None
+
+
+def _trained_on(folder: Path, folders: Mapping[int, Path]) -> str:
+    told = _provenance(next(iter(folders.values()))).get("dataset")
+    if isinstance(told, str):
+        return told
+    run = _run_of(folder, folders)
+    return run.identity().dataset if run else ""
+
+
+def _heard(folder: Path, folders: Mapping[int, Path], corpus: PreparedCorpus, ids: Sequence[str]) -> dict[str, int]:
+    """Clips of each tested speaker who was in training; none where the model comes from another corpus."""
+    source = _provenance(next(iter(folders.values()))).get("corpus")
+    # A user's own manifests all have the reader `manifest`: there the name alone tells them apart.
+    same_reader = source == corpus.preparation.corpus != "manifest"
+    if not same_reader and _trained_on(folder, folders) != corpus.name:
+        return {}
+    heard: set[str] = set()
+    for index, of_fold in folders.items():
+        heard |= set(speakers_trained_on(of_fold)) or _trained_speakers(_run_of(folder, folders), index)
+    clips = Counter(corpus.by_id[i].speaker for i in ids)
+    return {speaker: clips[speaker] for speaker in sorted(clips) if speaker in heard}
+
+
+def _trained_speakers(run: Run | None, fold: int) -> set[str]:
+    """Who stood on the training and validation side of a fold, from the run's `folds.csv`."""
+    if run is None or not run.folds_path.is_file():
+        return set()
+    try:
+        _, rows = read_table(run.folds_path)
+        return {row["speaker"] for row in rows if row["fold"] == str(fold) and row["side"] != "test"}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{run.folds_path} cannot be read as the folds of a run ({error!r})\n"
+            f"  delete it and run the same `ser train` again, which writes it anew"
+        ) from None

@@ -1,0 +1,144 @@
+"""Bootstrap confidence intervals: what the scores would be with other speakers of the same kind.
+
+Clips of one speaker are alike, so whole speakers are drawn where they are known (the cluster bootstrap, Field and
+Welsh 2007); drawing clips one by one would make the intervals too narrow.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ser_cli.metrics import stacked_rates
+from ser_cli.runs.predictions import Prediction
+
+LEVEL = 0.95
+RESAMPLES = 5000
+FEW_SPEAKERS = 10
+"""Below so many speakers there are too few different draws for the level to be kept; reports say so."""
+
+_TAIL = (1 - LEVEL) / 2
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The middle 95 % of the resampled values."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Percentile intervals of the pooled scores."""
+
+    resampled: str
+    """`speaker` or `clip`: what was drawn with replacement."""
+    units: int
+    """How many of them there are."""
+    wa: Interval
+    ua: Interval
+    macro_f1: Interval
+    recall: tuple[Interval | None, ...]
+    """For each label; None where it has no clip."""
+
+    @property
+    def sentence(self) -> str:
+        """How they were made, for reports."""
+        few = self.resampled == "speaker" and self.units < FEW_SPEAKERS
+        caution = f"; only {self.units} speakers, so take them as rough" if few else ""
+        return (
+            f"{100 * LEVEL:.0f} % percentile bootstrap, {RESAMPLES:,} resamples of {self.units:,} {self.resampled}s"
+            f"{caution}"
+        )
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a bootstrap draws from: speakers, or clips of which equal ones are counted together."""
+
+    kind: str
+    """`speaker` or `clip`."""
+    contributions: NDArray[np.int64]
+    """(units, models, labels, labels): what each adds to each model's confusion matrix."""
+    multiplicity: NDArray[np.int64]
+    """(units,): how many units are like this one."""
+
+    @property
+    def total(self) -> int:
+        """How many are drawn each time."""
+        return int(self.multiplicity.sum())
+
+
+def count_units(
+    models: Sequence[Sequence[Prediction]], labels: Sequence[str], speakers: Mapping[str, str] | None
+) -> Units:
+    """Group clips into what is resampled.
+
+    Args:
+        models: each model's predictions, for the same clips in the same order.
+        labels: the declared ones.
+        speakers: speaker by id; None, or fewer than two, has clips drawn.
+    """
+    position = {label: index for index, label in enumerate(labels)}
+    truth = np.array([position[p.truth] for p in models[0]])
+    predicted = np.array([[position[p.predicted] for p in model] for model in models])
+    known = [] if speakers is None else [speakers.get(p.id, "") for p in models[0]]
+    clustered = all(known) and len(set(known)) > 1
+    if clustered:
+        names, group = np.unique(known, return_inverse=True)
+        multiplicity = np.ones(len(names), dtype=np.int64)
+    else:
+        # Drawing n clips is drawing n times from the kinds of clips there are, each as often as it occurs.
+        kinds, counts = np.unique(np.vstack([truth, predicted]), axis=1, return_counts=True)
+        truth, predicted = kinds[0], kinds[1:]
+        group, multiplicity = np.arange(len(counts)), counts
+    contributions = np.zeros((len(multiplicity), len(models), len(labels), len(labels)), dtype=np.int64)
+    for model, row in enumerate(predicted):
+        np.add.at(contributions, (group, np.full(len(group), model), truth, row), 1)
+    return Units("speaker" if clustered else "clip", contributions, multiplicity)
+
+
+def resample(units: Units, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+    """Confusion matrices (resamples, models, labels, labels) of units drawn with replacement, as many as there are.
+
+    All models see the same draw, which is what makes their differences paired.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(units.total, units.multiplicity / units.total, size=resamples)
+    flat = units.contributions.reshape(len(units.multiplicity), -1)
+    # In floating point for the fast matrix product; counts of clips are exact there.
+    confusions = np.rint(drawn.astype(np.float64) @ flat.astype(np.float64)).astype(np.int64)
+    return confusions.reshape(resamples, *units.contributions.shape[1:])
+
+
+def percentile_interval(values: NDArray[np.float64]) -> Interval | None:
+    """The 2.5th and 97.5th percentile of (resamples,) values, NaN left out; None where all are."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [_TAIL, 1 - _TAIL])
+    return Interval(float(low), float(high))
+
+
+def bootstrap_intervals(
+    predictions: Sequence[Prediction], labels: Sequence[str], speakers: Mapping[str, str] | None, seed: int
+) -> Intervals:
+    """Intervals of the pooled WA, UA, macro F1 and recalls.
+
+    A draw that lacks a label leaves it out of that draw's means.
+
+    Args:
+        predictions: of one model or of all folds together.
+        labels: the declared ones.
+        speakers: speaker by id; None, or fewer than two, has clips drawn in their place.
+        seed: of the draws.
+    """
+    units = count_units([predictions], labels, speakers)
+    rates = stacked_rates(resample(units, seed)[:, 0])
+    pooled = {name: percentile_interval(rates[name]) for name in ("wa", "ua", "macro_f1")}
+    wa, ua, macro_f1 = pooled["wa"], pooled["ua"], pooled["macro_f1"]
+    assert wa and ua and macro_f1
+    recall = tuple(percentile_interval(rates["recall"][:, index]) for index in range(len(labels)))
+    return Intervals(units.kind, units.total, wa, ua, macro_f1, recall)

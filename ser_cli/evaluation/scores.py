@@ -1,0 +1,147 @@
+"""Score a run from its predictions on disk: per fold, mean and standard deviation, pooled."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from ser_cli.errors import RunError
+from ser_cli.evaluation.breakdown import Breakdown, break_down, read_people
+from ser_cli.files import read_table
+from ser_cli.metrics import Scores, confusion_matrix, score
+from ser_cli.runs.directory import Run, RunIdentity
+from ser_cli.runs.predictions import Prediction, read_predictions
+
+RATES = ("wa", "ua", "macro_f1")
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """All figures of one run."""
+
+    identity: RunIdentity
+    selected_by: str
+    """How each fold's epoch was chosen: `validation`, `last`, or `test`."""
+    rule: str
+    """How the protocol divides the corpus, as a sentence."""
+    folds: tuple[tuple[int, Scores], ...]
+    mean: dict[str, float]
+    """Over the folds that are done."""
+    std: dict[str, float] | None
+    """Sample standard deviation over the folds (divisor folds - 1); None for a single fold."""
+    breakdown: Breakdown
+    """All predictions together, taken apart."""
+    changes: tuple[str, ...] = ()
+    """What was different when the run was gone on with all the same, as sentences."""
+
+    @property
+    def pooled(self) -> Scores:
+        """Over all predictions together."""
+        return self.breakdown.pooled
+
+    @property
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """Pooled counts, truth by row."""
+        return self.breakdown.confusion
+
+    @property
+    def missing_folds(self) -> list[int]:
+        """Folds that are not done yet."""
+        done = {index for index, _ in self.folds}
+        return [index for index in range(1, self.identity.folds + 1) if index not in done]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `ser evaluate --json` prints; rates in [0, 1]."""
+        return {
+            "dataset": self.identity.dataset,
+            "recipe": self.identity.recipe,
+            "encoder": self.identity.encoder,
+            "labels": list(self.identity.labels),
+            "folds": [{"fold": index, **asdict(scores)} for index, scores in self.folds],
+            "mean": self.mean,
+            "std": self.std,
+            **self.breakdown.as_json(),
+            "protocol": self.identity.protocol,
+            "protocol_hash": self.identity.protocol_hash,
+            "protocol_rule": self.rule,
+            "label_set": self.identity.label_set,
+            "where": list(self.identity.where),
+            "targets": self.identity.targets,
+            "seed": self.identity.seed,
+            "selected_by": self.selected_by,
+            "missing_folds": self.missing_folds,
+            "changes": list(self.changes),
+        }
+
+
+def evaluate_run(run: Run) -> RunScores:
+    """Score the folds of a run that are done.
+
+    Raises:
+        RunError: the folder holds no run, no fold is done, or predictions cannot be read.
+    """
+    identity = run.identity()
+    predictions = tested_predictions(run)
+    done = list(predictions)
+    facts = {index: run.fold(index).facts() for index in done}
+    folds = tuple(
+        (index, _score(predictions[index], identity.labels, facts[index].get("lacking", ()))) for index in done
+    )
+    everything = [prediction for index in done for prediction in predictions[index]]
+    # While some folds are not done, an emotion that only they test is lacking in the pool too.
+    everywhere = set.intersection(*(set(facts[index].get("lacking", ())) for index in done))
+    rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
+    return RunScores(
+        identity=identity,
+        selected_by=facts[done[0]]["selected_by"],
+        rule=run.protocol_rule(),
+        folds=folds,
+        mean={rate: fmean(values) for rate, values in rates.items()},
+        std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
+        breakdown=break_down(everything, identity.labels, read_people(run.folds_path), lacking=sorted(everywhere)),
+        changes=(*run.changes(), *(f"fold {i}: {change}" for i in done for change in facts[i].get("changes", ()))),
+    )
+
+
+def tested_predictions(run: Run) -> dict[int, tuple[Prediction, ...]]:
+    """The predictions of each fold that is done, by its index.
+
+    Raises:
+        RunError: the folder holds no run, no fold is done, or predictions cannot be read.
+    """
+    identity, done = run.identity(), run.done_folds()
+    if not done:
+        raise RunError(
+            f"{run.folder}: no fold is done yet, so there is nothing to score\n  run the same `ser train` again"
+        )
+    predictions = {}
+    for index in done:
+        path = run.fold(index).predictions_path
+        predictions[index] = read_predictions(path)
+        if any(len(p.probabilities) != len(identity.labels) for p in predictions[index]):
+            raise RunError(
+                f"{path}: cannot be read as predictions (not one probability for each of the"
+                f" {len(identity.labels)} labels); train that fold again"
+            )
+    return predictions
+
+
+def read_history(path: Path) -> dict[str, list[float | None]]:
+    """The columns of a fold's `history.csv`, one value per epoch; None where a column has none.
+
+    Raises:
+        RunError: it is missing or no table of numbers.
+    """
+    try:
+        header, rows = read_table(path)
+        if not rows or "total" not in header:
+            raise ValueError("no epoch with a column total")
+        return {name: [float(row[name]) if row[name] else None for row in rows] for name in header}
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as a history ({error}); train that fold again") from None
+
+
+def _score(predictions: Sequence[Prediction], labels: tuple[str, ...], lacking: Sequence[str]) -> Scores:
+    confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
+    return score(confusion, labels, lacking)

@@ -1,0 +1,1 @@
+"""Trained models on recordings as they come, and elsewhere: `ser predict`."""

@@ -1,0 +1,172 @@
+"""Whatever `--model` names, as one thing that turns waveforms into probabilities."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ser_cli.checkpoints import TrainedModel, load_model, refuse_pickles
+from ser_cli.errors import RunError, UsageError
+from ser_cli.files import read_json_object
+from ser_cli.provenance import DESCRIPTION_NAME
+from ser_cli.runs.directory import MAX_FOLDS
+
+
+class Classifier(Protocol):
+    """Turns clips into probabilities."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Emotions in the order of the probabilities."""
+
+    @property
+    def exact_under_padding(self) -> bool:
+        """Whether clips of different length may share a batch without changing each other's result."""
+
+    def probabilities(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """(batch, classes) of waveforms at 16 kHz."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models of one run; their probabilities are averaged."""
+
+    members: tuple[TrainedModel, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Emotions in the order of the probabilities."""
+        return self.members[0].labels
+
+    @property
+    def exact_under_padding(self) -> bool:
+        """Whether a clip in a padded batch gives what it gives alone."""
+        return all(getattr(member.model.encoder, "exact_under_padding", True) for member in self.members)
+
+    @torch.inference_mode()
+    def probabilities(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """(batch, classes), the mean over the models."""
+        lengths = torch.tensor([len(waveform) for waveform in waveforms])
+        padded = torch.zeros(len(waveforms), int(lengths.max()))
+        for row, waveform in enumerate(waveforms):
+            padded[row, : len(waveform)] = torch.from_numpy(waveform)
+        device = next(self.members[0].model.parameters()).device
+        padded, lengths = padded.to(device), lengths.to(device)
+        each = [member.model(padded, lengths).logits.double().softmax(dim=-1) for member in self.members]
+        result: NDArray[np.float64] = torch.stack(each).mean(dim=0).cpu().numpy()
+        return result
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A classifier and what to say of it."""
+
+    classifier: Classifier
+    description: str
+    fingerprint: str
+    """Equal for models that give equal answers: over the weights and labels."""
+    missing_folds: tuple[int, ...] = ()
+    """Of a run of which some folds are not trained yet."""
+
+
+def open_model(name: str, folds: Sequence[int], device: torch.device) -> OpenedModel:
+    """Open a run, the folder of a fold, or a published audio classifier.
+
+    Args:
+        name: as `--model` takes it.
+        folds: of a run, counted from 1; empty for all that are done.
+        device: where it shall run.
+
+    Raises:
+        RunError: a folder that holds no usable model.
+        UsageError: `folds` do not exist.
+        EncoderError: a published classifier that cannot be had.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir() and _fold_folders(folder):
+        return _open_run(folder, folds, device)
+    if folds:
+        raise UsageError(f"--fold: {name} is no run with folds; leave --fold out, or give the folder of a run")
+    if folder.is_dir() and (folder / "config.json").is_file() and not (folder / DESCRIPTION_NAME).exists():
+        return _open_published(str(folder), device)
+    if folder.is_dir():
+        if not (folder / DESCRIPTION_NAME).exists():
+            refuse_pickles(folder)
+        if (folder / "run.json").exists():
+            raise RunError(f"{name}: no fold of this run is done yet\n  run the same `ser train` again")
+        model = load_model(folder)
+        model.model.to(device)
+        return OpenedModel(Ensemble((model,)), f"one model from {folder}", _fingerprint([model]))
+    if folder.exists() or name.count("/") > 1 or name.startswith((".", "~", "/")):
+        raise RunError(
+            f"--model {name}: {'a file, not a folder' if folder.exists() else 'no such folder'}\n"
+            f"  expected the folder that `ser train` printed, one of its fold-N, or an audio classification checkpoint"
+        )
+    return _open_published(name, device)
+
+
+def _open_run(folder: Path, folds: Sequence[int], device: torch.device) -> OpenedModel:
+    there = _fold_folders(folder)
+    done = {index: path for index, path in there.items() if (path / "done.json").exists()}
+    wanted = sorted(set(folds)) or sorted(done)
+    unknown = [index for index in wanted if index not in done]
+    if unknown or not wanted:
+        known = f"done are: {', '.join(map(str, sorted(done)))}" if done else "none is done yet"
+        asked = f"fold {', '.join(map(str, unknown))} is not done" if unknown else "nothing to predict with"
+        raise UsageError(f"--model {folder}: {asked}; {known}\n  train it with the same `ser train` again")
+    members = tuple(load_model(done[index]) for index in wanted)
+    for index, member in zip(wanted, members, strict=True):
+        if member.labels != members[0].labels:
+            raise RunError(
+                f"{done[index]}: labels {', '.join(member.labels)}; fold {wanted[0]} has {', '.join(members[0].labels)}"
+                f"\n  folds of different runs cannot be averaged: choose one with --fold"
+            )
+        member.model.to(device)
+    missing = (
+        () if folds else tuple(index for index in range(1, _folds_of(folder, max(there)) + 1) if index not in done)
+    )
+    named = f"fold{'s' if len(wanted) > 1 else ''} {', '.join(map(str, wanted))}"
+    averaged = ", probabilities averaged" if len(wanted) > 1 else ""
+    return OpenedModel(Ensemble(members), f"{named} of {folder}{averaged}", _fingerprint(members), missing)
+
+
+def _fold_folders(folder: Path) -> dict[int, Path]:
+    """Folders of folds, by their number."""
+    found = {}
+    for path in folder.iterdir():
+        match = re.fullmatch(r"fold-(\d+)", path.name)
+        if match and path.is_dir():
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def _folds_of(folder: Path, at_least: int) -> int:
+    """How many folds a run is to have."""
+    try:
+        return min(int(read_json_object(folder / "run.json")["folds"]), MAX_FOLDS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return at_least
+
+
+def _fingerprint(members: Sequence[TrainedModel]) -> str:
+    told = [[member.weights_sha256, *member.labels] for member in members]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _open_published(name: str, device: torch.device) -> OpenedModel:
+    from ser_cli.checkpoints import hash_weights
+    from ser_cli.models.published import WEIGHTS_NAMES, load_published
+
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).exists() for file in WEIGHTS_NAMES):
+        refuse_pickles(folder)
+    published = load_published(name, device)
+    digest = hashlib.sha256((hash_weights(published.model) + "\n".join(published.labels)).encode()).hexdigest()
+    return OpenedModel(published, f"published model {name}", digest)

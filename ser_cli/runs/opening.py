@@ -1,0 +1,135 @@
+"""Taking a folder for a run: a new one, one that goes on, one that goes on changed, or one whose run is deleted."""
+
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from ser_cli.errors import RunError
+from ser_cli.files import write_json
+from ser_cli.runs.directory import IDENTITY_NAME, Run, RunIdentity
+
+RUN_FILES = (
+    "recipe.toml",
+    "changes.json",
+    "environment.json",
+    "protocol.json",
+    "folds.csv",
+    "scores.json",
+    "report.md",
+    "report.html",
+)
+REPORT_FOLDERS = {"figures": ("svg", "png"), "tables": ("md", "tex", "csv")}
+"""What `ser evaluate` writes beside its report, by the ending of the files."""
+
+
+def open_or_create_run(
+    folder: Path,
+    identity: RunIdentity,
+    settings: Mapping[str, str],
+    *,
+    force: bool = False,
+    changed_anyway: bool = False,
+) -> Run:
+    """Take a folder for a run: a new one, or the one that holds the same run already.
+
+    Args:
+        folder: of the run.
+        identity: what is asked for.
+        settings: of the recipe that is asked for, by key; see `flat_settings`.
+        force: delete a different run that lies there.
+        changed_anyway: go on with a run of another recipe or corpus, and record what is different.
+
+    Raises:
+        RunError: the folder holds something else, or a run that differs; what differs is named.
+    """
+    run = Run(folder)
+    # Hidden names are locks, and files that another process of the same run is about to rename into place.
+    if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
+        write_json(folder / IDENTITY_NAME, asdict(identity))
+        return run
+    if not (folder / IDENTITY_NAME).is_file():
+        if not (force and _is_rest_of_a_run(folder)):
+            raise RunError(f"{folder} exists and holds no run; choose a new folder with --output")
+        _delete_run(folder)
+        write_json(folder / IDENTITY_NAME, asdict(identity))
+        return run
+    there = run.identity()
+    if there == identity:
+        return run
+    if force:
+        _delete_run(folder)
+    else:
+        _change_run(run, there, identity, settings, changed_anyway)
+    write_json(folder / IDENTITY_NAME, asdict(identity))
+    return run
+
+
+FIXED_SETTINGS = ("selection.by",)
+"""Of the recipe: what cannot change either, since epochs that were judged by one rule say nothing under another."""
+MAY_CHANGE = frozenset({"recipe", "recipe_hash", "manifest_hash"})
+"""Of a run's identity: what `--resume-anyway` goes on over. The rest decides who is tested and on what."""
+
+
+def _change_run(
+    run: Run, there: RunIdentity, identity: RunIdentity, settings: Mapping[str, str], changed_anyway: bool
+) -> None:
+    """Record that a run goes on with another recipe or corpus.
+
+    Raises:
+        RunError: that was not asked for, or what is different cannot change within a run.
+    """
+    wanted, found = asdict(identity), asdict(there)
+    keys = [key for key in wanted if wanted[key] != found[key]]
+    sentences = [f"{key}: {found[key]} there, {wanted[key]} asked for" for key in keys if key != "recipe_hash"]
+    if "recipe_hash" in keys:
+        before = run.recipe_settings()
+        sentences += [
+            f"{key}: {before.get(key, 'unset')} there, {settings.get(key, 'unset')} asked for"
+            for key in {**before, **settings}
+            if before.get(key) != settings.get(key)
+        ]
+    fixed = [key for key in keys if key not in MAY_CHANGE]
+    if "recipe_hash" in keys:
+        fixed += [key for key in FIXED_SETTINGS if before.get(key) != settings.get(key)]
+    if not changed_anyway or fixed:
+        advice = "" if fixed else ", go on with it all the same with --resume-anyway (the report will say so)"
+        raise RunError(
+            f"{run.folder} holds another run\n  "
+            + "\n  ".join(sentences)
+            + f"\n  choose another --output{advice}, or delete what is there with --force"
+        )
+    after = f"after fold {', '.join(map(str, done))}" if (done := run.done_folds()) else "before any fold was done"
+    write_json(run.changes_path, [*run.changes(), *(f"{sentence} ({after})" for sentence in sentences)])
+    run.recipe_path.unlink(missing_ok=True)  # written anew by the process that goes on
+
+
+def _is_rest_of_a_run(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `--force` was deleting when it was stopped."""
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    known = {*RUN_FILES, *REPORT_FOLDERS}
+    return all(name in known or re.fullmatch(r"fold-\d+", name) for name in names)
+
+
+def _delete_run(folder: Path) -> None:
+    """Delete what a run wrote, the identity first, and nothing else that lies in its folder."""
+    for name in (IDENTITY_NAME, *RUN_FILES):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("fold-*"):
+        if re.fullmatch(r"fold-\d+", path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+    delete_report_folders(folder)
+
+
+def delete_report_folders(folder: Path) -> None:
+    """Delete the pictures and tables of an earlier evaluation, and nothing else that lies beside them."""
+    for name, endings in REPORT_FOLDERS.items():
+        if (folder / name).is_symlink():  # it may lead anywhere: what lies there is not this run's
+            (folder / name).unlink()
+        for ending in endings:
+            for path in (folder / name).glob(f"[!.]*.{ending}"):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / name).rmdir()

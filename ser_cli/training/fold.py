@@ -1,0 +1,366 @@
+"""Train one fold: set up, learn epoch by epoch, judge each, test the chosen weights once."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from ser_cli.checkpoints import hash_weights, save_model
+from ser_cli.data.batch_plans import share_of_process
+from ser_cli.data.batches import Batch, BatchLoader
+from ser_cli.data.folds import Fold
+from ser_cli.data.store import PreparedCorpus
+from ser_cli.errors import RunError, Stopped
+from ser_cli.inference import predict_stored
+from ser_cli.losses import LossWeights
+from ser_cli.metrics import Scores, confusion_matrix, score
+from ser_cli.processes import by_first, gathered, largest, number_of_processes, rank, shared_from_first
+from ser_cli.provenance import provenance_of
+from ser_cli.recipe import Recipe
+from ser_cli.runs.directory import FoldFolder, Run
+from ser_cli.runs.predictions import Prediction, write_predictions
+from ser_cli.training.checkpoint_times import CheckpointClock, Interval
+from ser_cli.training.device_memory import advising_when_memory_is_full
+from ser_cli.training.disk_space import require_space
+from ser_cli.training.history import EpochRecord, write_history
+from ser_cli.training.learner import NotFiniteError
+from ser_cli.training.observers import TrainingObserver
+from ser_cli.training.resumption import KEPT, Checkpoint, CheckpointFolder, Progress, differences
+from ser_cli.training.setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
+
+
+@dataclass(frozen=True)
+class Resuming:
+    """How a fold is kept against being stopped."""
+
+    interval: Interval
+    """Between checkpoints."""
+    made_with: dict[str, str]
+    """Recipe, corpus, versions and device of this process; a checkpoint that was made with others is refused, but
+    for what is in `MAY_DIFFER`."""
+    anyway: bool = False
+    """Go on from a checkpoint that was made with others."""
+
+
+MAY_DIFFER = ("threads",)
+"""Changes the last digits alone: told and recorded, but gone on with."""
+
+
+def train_fold(
+    corpus: PreparedCorpus,
+    fold: Fold,
+    recipe: Recipe,
+    folder: FoldFolder,
+    accelerator: Accelerator,
+    observer: TrainingObserver,
+    resuming: Resuming,
+) -> None:
+    """Train, choose and test the model of one fold and write its folder, the done-marker last.
+
+    A fold that was stopped goes on at its last whole checkpoint, and ends as if it had never been: on a CPU with
+    the same bits.
+
+    Args:
+        corpus: where the clips are.
+        fold: the sides; the test side is read once, after the epoch is chosen (but for `select = test`).
+        recipe: what to train.
+        folder: where the results go; held against other processes by the caller.
+        accelerator: device and precision.
+        observer: told what happens; its `raise_if_stopped` is called where it is safe to leave.
+        resuming: how often a checkpoint is written, and which one may be gone on from.
+
+    Raises:
+        SerError: a loss or a gradient is no finite number, or a checkpoint cannot be written. The last one is whole.
+        RunError: the checkpoint that is there was made with another recipe, corpus or version.
+        EncoderError: pre-trained weights cannot be had.
+        Stopped: a signal came; a checkpoint was written.
+    """
+    if signal := largest([observer.signal_that_came()], accelerator.device)[0]:
+        raise Stopped(signal)
+    checkpoints = CheckpointFolder(folder.checkpoints_path)
+    by_first(folder.delete_unfinished)
+    left = checkpoints.newest(observer.checkpoint_damaged)
+    if left is not None:
+        _require_same(left, resuming, folder, observer)
+    training = _FoldTraining(corpus, fold, recipe, folder, accelerator, observer, checkpoints, resuming)
+    with advising_when_memory_is_full(accelerator.device, recipe):
+        training.begin(left)
+        try:
+            training.learn_all()
+            training.test()
+        except (Stopped, NotFiniteError):
+            training.save_if_newer()
+            raise
+    by_first(checkpoints.clear)
+
+
+def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder, observer: TrainingObserver) -> None:
+    different = differences(left.made_with, resuming.made_with)
+    small = [sentence for sentence in different if sentence.startswith(MAY_DIFFER)]
+    for sentence in small:
+        observer.checkpoint_differs(sentence)
+    if len(different) > len(small) and not resuming.anyway:
+        raise RunError(
+            f"{folder.folder} was left at epoch {left.progress.epoch}, step {left.progress.step}, by a process that"
+            f" differs from this one\n  "
+            + "\n  ".join(different)
+            + "\n  go on all the same with --resume-anyway (the report will say so), or have the fold trained from its"
+            f" start: delete {folder.checkpoints_path}"
+        )
+
+
+def _losses_changed(left: Checkpoint, resuming: Resuming) -> bool:
+    return any(sentence.startswith("losses.") for sentence in differences(left.made_with, resuming.made_with))
+
+
+class _FoldTraining:
+    """One fold on its way: where the loop stands, and what it works on."""
+
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        fold: Fold,
+        recipe: Recipe,
+        folder: FoldFolder,
+        accelerator: Accelerator,
+        observer: TrainingObserver,
+        checkpoints: CheckpointFolder,
+        resuming: Resuming,
+    ) -> None:
+        self.corpus, self.fold, self.recipe, self.folder = corpus, fold, recipe, folder
+        self.accelerator, self.observer = accelerator, observer
+        self.checkpoints, self.resuming = checkpoints, resuming
+        self.progress = Progress()
+        self.chosen_weights: dict[str, Tensor] = {}
+        self.changes: tuple[str, ...] = ()
+        self.saved_steps = -1
+        self.began = time.perf_counter()
+
+    def begin(self, left: Checkpoint | None) -> None:
+        """Build the learner; where a checkpoint was left, go on from it."""
+        weights = None
+        if left is not None and not _losses_changed(left, self.resuming):
+            weights = LossWeights(**left.learner.facts["loss_weights"])  # measured at the start, by random weights
+        self.learner = set_up_learner(self.corpus, self.fold, self.recipe, self.accelerator, weights)
+        self.encoder_hash = hash_weights(self.learner.model.encoder)
+        self.observer.fold_started(self.fold, self.recipe.training.epochs)
+        self.observer.weights_chosen(self.learner.criterion.weights, self.recipe.losses.weighting == "auto")
+        if left is not None:
+            self._restore(left)
+        chosen = sum(value.nbytes for value in self.learner.tested_model.state_dict().values())
+        size = self.learner.bytes_of_state() + chosen
+        by_first(lambda: require_space(self.folder.folder, size, KEPT + 1, already=self.checkpoints.bytes_on_disk()))
+        self.clock = CheckpointClock(self.resuming.interval, size)
+
+    def _restore(self, left: Checkpoint) -> None:
+        try:
+            self.learner.restore(left.learner)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"{self.folder.folder}: its checkpoint is of another model ({str(error).splitlines()[0]})\n"
+                f"  have the fold trained from its start: delete {self.folder.checkpoints_path}"
+            ) from error
+        self.progress = replace(left.progress, stops=left.progress.stops + 1)
+        self.chosen_weights = left.chosen_weights
+        self.saved_steps = left.progress.steps_done
+        self.changes = left.changes + tuple(differences(left.made_with, self.resuming.made_with))
+        self.observer.fold_resumed(self.fold, self.progress.epoch, self.progress.step)
+
+    def learn_all(self) -> None:
+        """Learn and judge every epoch that is left."""
+        while self.progress.epoch <= self.recipe.training.epochs and not self._runs_out_of_patience():
+            self._learn_epoch()
+            self._close_epoch(self._judge())
+
+    def _runs_out_of_patience(self) -> bool:
+        patience = self.recipe.selection.patience
+        return bool(patience) and self.progress.epoch - 1 - self.progress.chosen >= patience
+
+    def _learn_epoch(self) -> None:
+        """The steps that are left of the running epoch."""
+        epoch, first = self.progress.epoch, self.progress.step
+        settings = self.recipe.training
+        seed = derive_seed(self.recipe, self.fold, EPOCH, epoch)
+        plan = share_of_process(
+            plan_training_epoch(self.corpus, self.fold, self.recipe, seed), rank(), number_of_processes()
+        )
+        steps = math.ceil(len(plan) / settings.accumulate)
+        if first == 0:
+            self.learner.begin_epoch(seed)
+            rate = self.learner.learning_rate_at(epoch - 1)
+            self.progress = replace(self.progress, learning_rate=rate, sums={}, seconds=0.0, waited_s=0.0)
+        self.learner.model.train()
+        on_gpu = self.accelerator.device.type == "cuda"
+        loader = BatchLoader(self.corpus, plan[first * settings.accumulate :], pin_memory=on_gpu)
+        waited_before = self.progress.waited_s
+        before = time.perf_counter()
+        for batches in _batched(loader, settings.accumulate):
+            step = self.progress.step + 1
+            try:
+                values = self.learner.learn(batches, ((epoch - 1) * steps + step - 1) / steps)
+            except NotFiniteError as error:
+                raise _numbers_went_wrong(self.fold, epoch, step, error) from None
+            now = time.perf_counter()
+            done = self.progress
+            self.progress = replace(
+                done,
+                step=step,
+                steps_done=done.steps_done + 1,
+                sums={name: done.sums.get(name, 0.0) + value for name, value in values.items()},
+                seconds=done.seconds + now - before,
+                waited_s=waited_before + loader.waited_s,
+            )
+            self.observer.step_done(step, steps)
+            self._save_or_stop()
+            before = time.perf_counter()  # saving is no training
+
+    def _save_or_stop(self) -> None:
+        """After a step: write a checkpoint if one is due, leave if a signal came; all processes together.
+
+        Raises:
+            Stopped: a signal came, here or to another process.
+        """
+        signal, due = largest([self.observer.signal_that_came(), int(self.clock.is_due())], self.accelerator.device)
+        if due:
+            self._save()
+        if signal:
+            raise Stopped(signal)
+
+    def _judge(self) -> Scores | None:
+        """Scores on the side that chooses the epoch."""
+        by = self.recipe.selection.by
+        ids = {"validation": self.fold.validation, "test": self.fold.test, "last": ()}[by]
+        if not ids:
+            return None
+        return self._score(self._predict(ids), self.fold.lacking if by == "test" else ())
+
+    def _close_epoch(self, selection: Scores | None) -> None:
+        """Record the epoch, keep its weights if it is the best, and stand at the start of the next."""
+        done = self.progress
+        means = {name: value / done.step for name, value in done.sums.items()}
+        standing = (float(done.epoch), 0.0) if selection is None else (selection.ua, selection.wa)
+        is_best = standing > done.best
+        if is_best:
+            self.chosen_weights = self.learner.tested_weights()
+        record = EpochRecord(
+            epoch=done.epoch,
+            learning_rate=done.learning_rate,
+            total=means.pop("total"),
+            losses=means,
+            selection=selection,
+            is_best=is_best,
+            seconds=done.seconds,
+            waiting_share=done.waited_s / done.seconds,
+            clips_per_s=len(self.fold.train) / done.seconds,
+        )
+        self.progress = replace(
+            done,
+            epoch=done.epoch + 1,
+            step=0,
+            records=(*done.records, record),
+            best=max(standing, done.best),
+            chosen=done.epoch if is_best else done.chosen,
+        )
+        by_first(lambda: write_history(self.folder.history_path, self.progress.records))
+        self.observer.epoch_done(record)
+
+    def test(self) -> None:
+        """Test the chosen weights and write model, predictions and, last, the done-marker."""
+        tested = self.learner.tested_model
+        learnt = self.learner.tested_weights()
+        tested.load_state_dict(self.chosen_weights)
+        try:
+            predictions = self._predict(self.fold.test)
+        except Stopped:
+            tested.load_state_dict(learnt)  # a checkpoint is to hold what was learnt last, should more be learnt
+            raise
+        scores = self._score(predictions, self.fold.lacking)
+        by_first(lambda: self._write(predictions, scores))
+        self.observer.fold_done(self.fold, scores, self.progress.chosen)
+
+    def _write(self, predictions: Sequence[Prediction], scores: Scores) -> None:
+        tested, labels = self.learner.tested_model, self.corpus.labels
+        provenance = provenance_of(self.corpus, self.fold, Run(self.folder.folder.parent).identity())
+        save_model(self.folder.folder, tested, self.chosen_weights, labels, self.recipe, provenance)
+        write_predictions(self.folder.predictions_path, predictions, labels)
+        seconds = self.progress.seconds_before + time.perf_counter() - self.began
+        self.folder.finish(
+            {
+                "fold": self.fold.index,
+                "epoch": self.progress.chosen,
+                "selected_by": self.recipe.selection.by,
+                "loss_weights": self.learner.criterion.weights.as_dict(),
+                "loss_weighting": self.recipe.losses.weighting,
+                "clips": {side: len(ids) for side, ids in self.fold.sides},
+                "parameters": sum(p.numel() for p in self.learner.model.parameters()),
+                "lacking": list(self.fold.lacking),
+                "scores": asdict(scores),
+                "initial_encoder_sha256": self.encoder_hash,
+                "processes": number_of_processes(),
+                "stops": self.progress.stops,
+                "changes": list(self.changes),
+                "seconds": round(seconds, 1),
+            }
+        )
+
+    def _predict(self, ids: Sequence[str]) -> tuple[Prediction, ...]:
+        """Predictions in the order of `ids`; several processes share the clips."""
+        settings, model = self.recipe.training, self.learner.tested_model
+        for buffer in model.buffers():  # of batch normalisation: each process has seen its own clips
+            shared_from_first(buffer)
+        alone = number_of_processes() == 1
+        mine = predict_stored(
+            model,
+            self.corpus,
+            ids[rank() :: number_of_processes()],
+            self.fold.index,
+            settings.batch_size,
+            max_clip_s=settings.max_clip_s,
+            max_batch_s=settings.max_batch_s,
+            # Among several, one that leaves here would have the others wait for it.
+            progress=lambda done: self.observer.raise_if_stopped() if alone else None,
+        )
+        by_id = {prediction.id: prediction for part in gathered(mine) for prediction in part}
+        return tuple(by_id[identity] for identity in ids)
+
+    def _score(self, predictions: Sequence[Prediction], lacking: Sequence[str]) -> Scores:
+        labels = self.corpus.labels
+        truth, predicted = [p.truth for p in predictions], [p.predicted for p in predictions]
+        return score(confusion_matrix(truth, predicted, labels), labels, lacking)
+
+    def save_if_newer(self) -> None:
+        """Write a checkpoint unless the last one stands where the loop does, or nothing was learnt yet."""
+        if self.progress.steps_done > max(self.saved_steps, 0):
+            self._save()
+
+    def _save(self) -> None:
+        began = time.perf_counter()
+        checkpoint = self._checkpoint()
+        by_first(lambda: self.checkpoints.save(checkpoint))
+        self.saved_steps = self.progress.steps_done
+        self.clock.saved(time.perf_counter() - began)
+
+    def _checkpoint(self) -> Checkpoint:
+        spent = self.progress.seconds_before + time.perf_counter() - self.began
+        learner = self.learner.state()
+        learner.facts["loss_weights"] = self.learner.criterion.weights.as_dict()
+        progress = replace(self.progress, seconds_before=spent)
+        return Checkpoint(progress, learner, self.chosen_weights, self.resuming.made_with, self.changes)
+
+
+def _numbers_went_wrong(fold: Fold, epoch: int, step: int, error: NotFiniteError) -> NotFiniteError:
+    return NotFiniteError(
+        f"fold {fold.index}, epoch {epoch}, step {step}: {error}\n"
+        f"  the weights of the step before are kept; look at these clips, or lower the learning rate: --set"
+        f" optimizer.learning_rate=… with --resume-anyway to go on, or with --force to begin anew"
+    )
+
+
+def _batched(items: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part
