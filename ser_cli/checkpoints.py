@@ -25,8 +25,9 @@ from ser_cli.recipe import Recipe
 from ser_cli.recipe_settings import BUILT_IN_ENCODER
 
 WEIGHTS_NAME = "model.safetensors"
-FORMAT = 2
-"""Of `model.json`; the first had neither hashes nor provenance and is still read."""
+FORMAT = 3
+"""Of `model.json`; the first had neither hashes nor provenance. All earlier ones are still read."""
+HEAD_BEFORE_FORMAT_3 = {f"classifier.{name}": f"head.classifier.{name}" for name in ("weight", "bias")}
 
 MAX_WEIGHTS_BYTES = 64 << 30
 """Of a model; the largest published speech encoders take 8 GB."""
@@ -114,7 +115,10 @@ def load_model(folder: Path) -> TrainedModel:
         told = description.get("provenance")
         provenance = read_provenance(told) if told else None
         model = rebuild_model(recipe, len(labels), description["encoder"])
-        model.load_state_dict(safetensors.torch.load(content))
+        weights = safetensors.torch.load(content)
+        if description.get("format", 1) < 3:
+            weights = {HEAD_BEFORE_FORMAT_3.get(name, name): value for name, value in weights.items()}
+        model.load_state_dict(weights)
         if broken := weight_without_numbers(model):
             raise ValueError(f"{WEIGHTS_NAME}: {broken} holds values that are NaN or infinite")
     except SerError:

@@ -95,7 +95,7 @@ def classify_stored(
     loader = BatchLoader(corpus, plan, pin_memory=device.type == "cuda")
     for planned, batch in zip(plan, loader, strict=True):
         on_device = batch.to(device)
-        logits = model(on_device.waveforms, on_device.lengths).logits
+        logits = model(on_device.waveforms, on_device.lengths, texts=batch.texts).logits
         rows = logits.cpu().double().softmax(dim=-1).numpy()
         for clip, row in zip(planned.clips, rows, strict=True):
             identity = clip.window.id

@@ -21,6 +21,7 @@ from ser_cli.recipe_settings import (
     BUILT_IN_ENCODER,
     ConformerSettings,
     EncoderSettings,
+    HeadSettings,
     LossSettings,
     MixupSettings,
     OptimizerSettings,
@@ -45,6 +46,7 @@ class Recipe(Section):
     conformer: ConformerSettings = ConformerSettings()
     mixup: MixupSettings = MixupSettings()
     pooling: PoolingSettings = PoolingSettings()
+    head: HeadSettings = HeadSettings()
     losses: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()

@@ -154,6 +154,14 @@ class PoolingSettings(Section):
     """Before the classifier."""
 
 
+class HeadSettings(Section):
+    """From the embedding to the logits."""
+
+    hidden_dim: Annotated[int, Field(ge=0, le=8_192)] = 0
+    """Width of a linear layer before the one that gives the logits; 0 has none. The label-adaptive mixup paper has two
+    layers; 64 is the width in its public code."""
+
+
 class LossSettings(Section):
     """The losses and their weights: any sum of them, of which at least one trains the classifier."""
 
@@ -181,7 +189,12 @@ class LossSettings(Section):
     temperature: Positive = 0.1
     """Of the contrastive loss. The paper is silent; 0.07 and 0.1 are usual."""
     projection_dim: Width = 64
-    """Width of the space in which `center`, `contrastive_center` and `supcon` work."""
+    """Width of the space in which `supcon` works; `center` and `contrastive_center` too, where they read the
+    projection."""
+    center_reads: Literal["projection", "classifier_input"] = "projection"
+    """What `center` and `contrastive_center` draw together: a `projection` of the embedding of its own, as in the
+    multi-loss paper, or the `classifier_input`, what the last layer before the logits reads, as in the papers on
+    label-adaptive mixup and on losses for multi-modal recognition."""
     contrastive_center_theta: Positive = 1.0
     """What is added to the denominators of `contrastive_center`; 1 is its paper's."""
     swfc_gamma: NotNegative = 2.0

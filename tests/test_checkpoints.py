@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from ser_cli.checkpoints import load_model, save_model
@@ -170,10 +171,25 @@ def test_a_model_of_an_older_version_still_loads_and_a_cut_one_is_refused(folder
         load_model(folder)
 
 
+def test_a_model_of_the_format_before_heads_had_names_gives_the_same(folder):
+    loaded = load_model(folder)
+    weights = loaded.model.state_dict()
+    older = {name.removeprefix("head."): value.contiguous() for name, value in weights.items()}
+    assert set(older) - set(weights) == {"classifier.weight", "classifier.bias"}
+    content = safetensors.torch.save(older)
+    (folder / "model.safetensors").write_bytes(content)
+    told = json.loads((folder / "model.json").read_text())
+    del told["sha256"], told["recipe"]["head"], told["recipe"]["losses"]["center_reads"]
+    told |= {"format": 2, "weights_sha256": hashlib.sha256(content).hexdigest()}
+    told["sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(told))
+    assert all(torch.equal(value, weights[name]) for name, value in load_model(folder).model.state_dict().items())
+
+
 def test_weights_that_are_no_numbers_are_named(folder):
     loaded = load_model(folder)
     weights = loaded.model.state_dict()
-    weights["classifier.weight"][0, 0] = float("inf")
+    weights["head.classifier.weight"][0, 0] = float("inf")
     save_model(folder, loaded.model, weights, loaded.labels, loaded.recipe, TOLD)
-    with pytest.raises(RunError, match=r"model\.safetensors: classifier\.weight holds values that are NaN or infinite"):
+    with pytest.raises(RunError, match=r"model\.safetensors: head\.classifier\.weight holds values that are NaN"):
         load_model(folder)

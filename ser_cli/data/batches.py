@@ -2,9 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +28,10 @@ class Batch:
     """(batch,) in samples."""
     targets: Tensor
     """(batch, classes) soft labels."""
+    texts: tuple[str, ...]
+    """Transcripts of the clips; of a mixture, that of its dominant clip. Empty where there is none."""
+    untouched: Tensor
+    """(batch,) True where a row is a whole clip, neither mixed nor cut: what else is known of the clip holds for it."""
 
     def parted(self, parts: int) -> list["Batch"]:
         """The batch in so many batches of neighbours, or as many as there are clips."""
@@ -37,15 +41,31 @@ class Batch:
     def _rows(self, start: int, stop: int) -> "Batch":
         rows = slice(start, stop)
         longest = int(self.lengths[rows].max())
-        return Batch(self.ids[rows], self.waveforms[rows, :longest], self.lengths[rows], self.targets[rows])
+        return Batch(
+            self.ids[rows],
+            self.waveforms[rows, :longest],
+            self.lengths[rows],
+            self.targets[rows],
+            self.texts[rows],
+            self.untouched[rows],
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
-        return Batch(self.ids, *(t.to(device, non_blocking=True) for t in (self.waveforms, self.lengths, self.targets)))
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
         """The same batch in memory from which a CUDA device copies while it computes."""
-        return Batch(self.ids, *(t.pin_memory() for t in (self.waveforms, self.lengths, self.targets)))
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(
+            self,
+            waveforms=change(self.waveforms),
+            lengths=change(self.lengths),
+            targets=change(self.targets),
+            untouched=change(self.untouched),
+        )
 
 
 class BatchLoader:
@@ -122,7 +142,14 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
             waveform = mixture.waveform
             targets[row] = mix_targets(targets[row], corpus.target(clip.partner.id), mixture.weight)
         waveforms[row, : len(waveform)] = waveform
-    return Batch(planned.ids, torch.from_numpy(waveforms), torch.tensor(lengths), torch.from_numpy(targets))
+    return Batch(
+        planned.ids,
+        torch.from_numpy(waveforms),
+        torch.tensor(lengths),
+        torch.from_numpy(targets),
+        tuple(corpus.by_id[identity].text for identity in planned.ids),
+        torch.tensor([c.mixture is None and c.samples == corpus.length(c.window.id) for c in planned.clips]),
+    )
 
 
 def _read(corpus: PreparedCorpus, window: Window) -> NDArray[np.float32]:

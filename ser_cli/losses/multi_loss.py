@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class LossInputs(Protocol):
     @property
     def projection(self) -> Tensor: ...  # noqa: D102
     @property
+    def classifier_input(self) -> Tensor: ...  # noqa: D102
+    @property
     def projected_frames(self) -> Tensor: ...  # noqa: D102
     @property
     def frame_mask(self) -> Tensor: ...  # noqa: D102
@@ -57,8 +59,11 @@ class LossInputs(Protocol):
 class MultiLoss(nn.Module):
     """The weighted sum of any of the losses, eq. 11 of the multi-loss paper where it is that paper's four.
 
-    KL, focal and cross-entropy read the logits; center and contrastive-center the projection; SupCon the projected
-    frames; SWFC the embedding. What each learns for itself are its class centers, the module's only parameters.
+    KL, focal and cross-entropy read the logits; center and contrastive-center the projection (the multi-loss paper) or
+    what the classifier's last layer reads (the label-adaptive mixup paper, and that on losses for multi-modal
+    recognition); SupCon the projected frames; SWFC the embedding.
+
+    What each learns for itself are its class centers, the module's only parameters.
     """
 
     def __init__(
@@ -68,7 +73,8 @@ class MultiLoss(nn.Module):
         *,
         focal_gamma: float = 2.0,
         temperature: float = 0.1,
-        projection_dim: int = 64,
+        center_reads: Literal["projection", "classifier_input"] = "projection",
+        center_dim: int = 64,
         contrastive_center_theta: float = 1.0,
         swfc_gamma: float = 2.0,
         swfc_temperature: float = 0.8,
@@ -82,7 +88,8 @@ class MultiLoss(nn.Module):
             weights: of the losses.
             focal_gamma: focusing parameter of the focal loss.
             temperature: of SupCon.
-            projection_dim: width of the projection, in which the centers lie.
+            center_reads: which of the model's outputs lies near the centers.
+            center_dim: its width.
             contrastive_center_theta: what keeps its denominators above 0.
             swfc_gamma: focusing parameter of SWFC.
             swfc_temperature: of SWFC.
@@ -91,15 +98,16 @@ class MultiLoss(nn.Module):
         """
         super().__init__()
         self.weights = weights
+        self.center_reads = center_reads
         self.kl = KLLoss()
         self.focal = FocalLoss(focal_gamma)
         self.supcon = FrameSupConLoss(temperature)
         self.cross_entropy = CrossEntropyLoss()
         # Centers that nothing moves would be parameters without a gradient.
         if weights.center:
-            self.center = CenterLoss(num_classes, projection_dim)
+            self.center = CenterLoss(num_classes, center_dim)
         if weights.contrastive_center:
-            self.contrastive_center = ContrastiveCenterLoss(num_classes, projection_dim, contrastive_center_theta)
+            self.contrastive_center = ContrastiveCenterLoss(num_classes, center_dim, contrastive_center_theta)
         self.swfc = SWFCLoss(
             torch.ones(num_classes) if class_weights is None else class_weights,
             temperature=swfc_temperature,
@@ -114,13 +122,14 @@ class MultiLoss(nn.Module):
             output: of the model.
             targets: (batch, classes) soft labels.
         """
+        near_centers = output.projection if self.center_reads == "projection" else output.classifier_input
         losses: dict[str, Callable[[], Tensor]] = {
             "kl": lambda: self.kl(output.logits, targets),
             "focal": lambda: self.focal(output.logits, targets),
-            "center": lambda: self.center(output.projection, targets),
+            "center": lambda: self.center(near_centers, targets),
             "supcon": lambda: self.supcon(output.projected_frames, targets, output.frame_mask),
             "cross_entropy": lambda: self.cross_entropy(output.logits, targets),
-            "contrastive_center": lambda: self.contrastive_center(output.projection, targets),
+            "contrastive_center": lambda: self.contrastive_center(near_centers, targets),
             "swfc": lambda: self.swfc(output.embedding, targets),
         }
         return {name: losses[name]() for name in self.weights.as_dict()}

@@ -55,6 +55,7 @@ def _with_heads(encoder: nn.Module, recipe: Recipe, num_classes: int) -> Emotion
         pooling=recipe.pooling.name,
         pooling_heads=recipe.pooling.heads,
         attention_dim=recipe.pooling.attention_dim,
+        hidden_dim=recipe.head.hidden_dim,
         dropout=recipe.pooling.dropout,
         projection_dim=recipe.losses.projection_dim,
         frozen_cache_bytes=round(1e9 * recipe.encoder.cache_gb) if recipe.encoder.frozen == "everything" else None,

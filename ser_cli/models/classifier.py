@@ -1,11 +1,13 @@
 """The whole model: encoder, pooling, and the heads that the losses read."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ser_cli.models.frozen import FrozenFrames
+from ser_cli.models.heads import Head, LinearHead
 from ser_cli.models.masks import frame_mask
 from ser_cli.models.pooling import POOLINGS
 
@@ -20,12 +22,16 @@ class Output:
     """(batch, embedding_dim), f of eq. 5; `attentive_statistics` makes it twice as wide as a frame."""
     projection: Tensor
     """(batch, projection_dim), z of eq. 8."""
+    classifier_input: Tensor
+    """(batch, head.classifier_input_dim): what the layer that gives the logits reads."""
     projected_frames: Tensor
     """(batch, frames, projection_dim), h of eq. 9."""
     frame_mask: Tensor
     """(batch, frames), True where a frame is no padding."""
     attention: Tensor
     """(batch, frames), the share of each frame in the embedding."""
+    tasks: Mapping[str, Tensor]
+    """What the branches of further tasks give, by the name of the task; empty where the head has none."""
 
 
 class EmotionClassifier(nn.Module):
@@ -39,6 +45,7 @@ class EmotionClassifier(nn.Module):
         pooling: str = "flam",
         pooling_heads: int = 16,
         attention_dim: int = 64,
+        hidden_dim: int = 0,
         dropout: float = 0.0,
         projection_dim: int = 64,
         frozen_cache_bytes: int | None = None,
@@ -52,7 +59,8 @@ class EmotionClassifier(nn.Module):
             pooling: a name in `POOLINGS`.
             pooling_heads: self-attention heads of `flam`.
             attention_dim: hidden width of `attentive_statistics`.
-            dropout: on the embedding before the classifier.
+            hidden_dim: of the head; see `LinearHead`.
+            dropout: before the layer that gives the logits.
             projection_dim: width of the projections.
             frozen_cache_bytes: memory for the frames of an encoder that is not trained; None trains it.
         """
@@ -61,8 +69,7 @@ class EmotionClassifier(nn.Module):
         self.encoder = encoder
         self.pooling = POOLINGS[pooling](dim, pooling_heads, attention_dim)
         embedding_dim = dim * self.pooling.values_per_feature
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(embedding_dim, num_classes)
+        self.head: Head = LinearHead(embedding_dim, num_classes, hidden_dim=hidden_dim, dropout=dropout)
         self.projection = nn.Linear(embedding_dim, projection_dim)
         self.frame_projection = nn.Linear(dim, projection_dim)
         self._frozen: FrozenFrames | None = None
@@ -76,13 +83,20 @@ class EmotionClassifier(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> Output:
+    def forward(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        generator: torch.Generator | None = None,
+        texts: Sequence[str] = (),
+    ) -> Output:
         """Classify clips.
 
         Args:
             waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
             lengths: (batch,) in samples.
             generator: draws the encoder's augmentation of the features; None augments nothing.
+            texts: transcripts of the clips, for models that read them.
         """
         if self._frozen is not None and not torch.compiler.is_exporting():
             frames, frame_lengths = self._frozen.of(waveforms, lengths)
@@ -90,13 +104,16 @@ class EmotionClassifier(nn.Module):
             frames, frame_lengths = self.encoder(waveforms, lengths, generator)
         mask = frame_mask(frame_lengths, frames.shape[1])
         pooled = self.pooling(frames, mask)
+        head = self.head(pooled.embedding, pooled.frames, mask)
         return Output(
-            logits=_for_losses(self.classifier(self.dropout(pooled.embedding))),
+            logits=_for_losses(head.logits),
             embedding=pooled.embedding,
             projection=_for_losses(self.projection(pooled.embedding)),
+            classifier_input=_for_losses(head.classifier_input),
             projected_frames=_for_losses(self.frame_projection(pooled.frames)),
             frame_mask=mask,
             attention=pooled.attention,
+            tasks={name: _for_losses(value) for name, value in head.tasks.items()},
         )
 
 

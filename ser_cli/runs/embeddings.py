@@ -103,7 +103,7 @@ def embed_fold(
     progress(0, len(ids))
     with torch.inference_mode():
         for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
-            output = model(batch.waveforms.to(device), batch.lengths.to(device))
+            output = model(batch.waveforms.to(device), batch.lengths.to(device), texts=batch.texts)
             embeddings = output.embedding.float().cpu().numpy()
             shares = output.attention.float().cpu().numpy()
             frames = output.frame_mask.sum(dim=1).tolist()

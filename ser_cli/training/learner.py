@@ -190,7 +190,7 @@ class Learner:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         with self.accelerator.autocast():
-            output = (self._distributed or self.model)(batch.waveforms, batch.lengths, self.augmentation)
+            output = (self._distributed or self.model)(batch.waveforms, batch.lengths, self.augmentation, batch.texts)
         return self.criterion.each(output, batch.targets)
 
     def _learn_smaller(self, batches: Sequence[Batch], error: RuntimeError) -> None:

@@ -52,12 +52,12 @@ def set_up_learner(
     torch.manual_seed(derive_seed(recipe, fold, INITIAL_WEIGHTS))
     model = build_model(recipe, len(corpus.labels)).to(accelerator.device)
     weights = LossWeights(**recipe.losses.weights)
-    criterion = _criterion(recipe, weights, corpus, fold).to(accelerator.device)
+    criterion = _criterion(recipe, weights, model, corpus, fold).to(accelerator.device)
     if loss_weights is None and recipe.losses.weighting == "auto":
         measured = _measure_losses(model, criterion, corpus, fold, recipe, accelerator)
         loss_weights = weights_from_measured(weights, measured)
     if loss_weights is not None:
-        criterion = _criterion(recipe, loss_weights, corpus, fold).to(accelerator.device)
+        criterion = _criterion(recipe, loss_weights, model, corpus, fold).to(accelerator.device)
     return Learner(
         model,
         criterion,
@@ -70,7 +70,9 @@ def set_up_learner(
     )
 
 
-def _criterion(recipe: Recipe, weights: LossWeights, corpus: PreparedCorpus, fold: Fold) -> MultiLoss:
+def _criterion(
+    recipe: Recipe, weights: LossWeights, model: EmotionClassifier, corpus: PreparedCorpus, fold: Fold
+) -> MultiLoss:
     settings = recipe.losses
     class_weights = None
     if weights.swfc:
@@ -81,7 +83,10 @@ def _criterion(recipe: Recipe, weights: LossWeights, corpus: PreparedCorpus, fol
         weights,
         focal_gamma=settings.focal_gamma,
         temperature=settings.temperature,
-        projection_dim=settings.projection_dim,
+        center_reads=settings.center_reads,
+        center_dim=settings.projection_dim
+        if settings.center_reads == "projection"
+        else model.head.classifier_input_dim,
         contrastive_center_theta=settings.contrastive_center_theta,
         swfc_gamma=settings.swfc_gamma,
         swfc_temperature=settings.swfc_temperature,
@@ -140,7 +145,7 @@ def _measure_losses(
     for batch in BatchLoader(corpus, plan[: recipe.losses.calibration_batches]):
         batch = batch.to(accelerator.device)  # noqa: PLW2901
         with accelerator.autocast():
-            output = model(batch.waveforms, batch.lengths)
+            output = model(batch.waveforms, batch.lengths, texts=batch.texts)
         values = {name: float(value) for name, value in criterion.each(output, batch.targets).items()}
         require_finite(values, batch.ids)
         measured.append(values)

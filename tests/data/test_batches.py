@@ -39,10 +39,10 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedCorpus:
     monkeypatch.setenv("SER_HOME", str(tmp_path / "home"))
     folder = tmp_path / "recordings"
     folder.mkdir()
-    rows = ["path,emotion,speaker"]
+    rows = ["path,emotion,speaker,text"]
     for name, (emotion, _, _) in CLIPS.items():
         soundfile.write(folder / f"{name}.wav", tone(name), 16_000, subtype="FLOAT")
-        rows.append(f"{name}.wav,{emotion},speaker-of-{name}")
+        rows.append(f"{name}.wav,{emotion},speaker-of-{name},{'' if name == 'two' else f'say {name}'}")
     manifest = folder / "few.csv"
     manifest.write_text("\n".join(rows) + "\n")
     return prepare(list_manifest(manifest, labels=LABELS)).corpus
@@ -91,6 +91,17 @@ def test_a_planned_clip_is_mixed_and_its_label_follows(corpus):
     assert batch.targets[1].tolist() == pytest.approx([1 - weight, 0, weight], abs=1e-6)
     np.testing.assert_array_equal(batch.waveforms[0, :3200], tone("three"))
     assert batch.targets[0].tolist() == [0, 1, 0]
+
+
+def test_a_batch_tells_transcripts_and_which_rows_are_clips_as_they_are(corpus):
+    plan = MixPlan("eam", "one", "two", dominant_start=100, interfering_start=700, length=1000, snr_db=4.0)
+    clips = [PlannedClip(whole("two")), PlannedClip(whole("one"), plan, whole("two")), PlannedClip(whole("three"))]
+    batch = make_batch(corpus, PlannedBatch((*clips, PlannedClip(Window("one", 5, 2000)))))
+    assert batch.texts == ("", "say one", "say three", "say one")
+    assert batch.untouched.tolist() == [True, False, True, False]
+    first, second = batch.parted(2)
+    assert (first.texts, second.texts) == (("", "say one"), ("say three", "say one"))
+    assert (first.untouched.tolist(), second.untouched.tolist()) == ([True, False], [True, False])
 
 
 def test_of_a_stretch_only_the_stretch_is_read_and_mixed(corpus):

@@ -22,7 +22,7 @@ def learn(name: str, rows: slice) -> dict[str, torch.Tensor]:
     output, targets = some_output()
     output = part_of(output, rows)
     read = {key: getattr(output, key).requires_grad_() for key in READ}
-    losses = MultiLoss(3, LossWeights(**{name: 1.0}), projection_dim=6)
+    losses = MultiLoss(3, LossWeights(**{name: 1.0}), center_dim=6)
     loss = losses.each(output, targets[rows])[name]
     loss.backward()
     learnt = {f"{name}/{key}": value.grad for key, value in [*read.items(), *losses.named_parameters()]}

@@ -24,6 +24,7 @@ class SomeOutput:
     projection: torch.Tensor
     projected_frames: torch.Tensor
     frame_mask: torch.Tensor
+    classifier_input: torch.Tensor
 
 
 DOMINANT = [1, 0, 1, 2]
@@ -40,6 +41,7 @@ def some_output(seed: int = 0) -> tuple[SomeOutput, torch.Tensor]:
         torch.tensor(rng.normal(size=(4, 6))),
         torch.tensor(rng.normal(size=(4, 5, 6))),
         torch.tensor(test_supcon.MASK),
+        torch.tensor(np.random.default_rng([seed, 2]).normal(size=(4, 7))),
     )
     return output, torch.tensor(targets)
 
@@ -72,7 +74,7 @@ def some_losses(weights: dict[str, float]) -> MultiLoss:
         LossWeights(**weights),
         focal_gamma=1.5,
         temperature=0.3,
-        projection_dim=6,
+        center_dim=6,
         contrastive_center_theta=2.5,
         swfc_gamma=3.0,
         swfc_temperature=0.6,
@@ -118,11 +120,22 @@ def test_only_centers_that_a_loss_moves_are_parameters():
     assert parameters_of(**ALL) == {"center.centers", "contrastive_center.centers"}
 
 
+def test_centers_lie_near_what_the_classifier_reads_where_that_is_asked_for():
+    output, targets = some_output()
+    weights = LossWeights(center=1.0, contrastive_center=1.0)
+    losses = MultiLoss(3, weights, center_reads="classifier_input", center_dim=7, contrastive_center_theta=2.5)
+    read, centers = output.classifier_input.numpy(), np.zeros((3, 7))
+    found = losses.each(output, targets)
+    assert found["center"].item() == pytest.approx(test_center.typed_out(read, DOMINANT, centers))
+    expected = test_contrastive_center.typed_out(read, DOMINANT, centers, 2.5) / len(DOMINANT)
+    assert found["contrastive_center"].item() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", LOSS_NAMES)
 def test_a_loss_with_weight_0_is_not_computed(name):
     output, targets = some_output()
     weights = LossWeights(**{**dict.fromkeys(LOSS_NAMES, 1.0), name: 0.0})
-    losses = MultiLoss(3, weights, projection_dim=6)
+    losses = MultiLoss(3, weights, center_dim=6)
     each = losses.each(output, targets)
     assert set(each) == set(LOSS_NAMES) - {name}
     assert losses.total(each).item() == pytest.approx(sum(value.item() for value in each.values()))
@@ -132,7 +145,7 @@ def test_the_total_carries_gradients_to_everything_that_the_losses_read():
     output, targets = some_output()
     for tensor in (output.logits, output.embedding, output.projection, output.projected_frames):
         tensor.requires_grad_()
-    losses = MultiLoss(3, LossWeights(**ALL), projection_dim=6)
+    losses = MultiLoss(3, LossWeights(**ALL), center_dim=6)
     losses.total(losses.each(output, targets)).backward()
     read = (output.logits, output.embedding, output.projection, output.projected_frames)
     for tensor in (*read, *losses.parameters()):

@@ -38,7 +38,7 @@ def test_a_seed_draws_pooling_classifier_and_projections_in_this_order(pooling):
     pooled = FrameLevelAttention(16, 4) if pooling == "flam" else torch.nn.Identity()
     parts = {
         "pooling": pooled,
-        "classifier": torch.nn.Linear(16, 5),
+        "head.classifier": torch.nn.Linear(16, 5),
         "projection": torch.nn.Linear(16, 8),
         "frame_projection": torch.nn.Linear(16, 8),
     }
@@ -55,7 +55,7 @@ def test_every_pooling_learns_from_every_loss(pooling):
     model = build_model(small_recipe(f"pooling.name={pooling}"), 3)
     targets = torch.tensor([[0.8, 0.2, 0.0], [0.0, 1.0, 0.0], [0.9, 0.0, 0.1]])
     for name in LOSS_NAMES:
-        losses = MultiLoss(3, LossWeights(**{name: 1.0}), projection_dim=8)
+        losses = MultiLoss(3, LossWeights(**{name: 1.0}), center_dim=8)
         model.zero_grad()
         output = model.train()(*padded(some_clips()), torch.Generator().manual_seed(0))
         losses.total(losses.each(output, targets)).backward()

@@ -72,7 +72,7 @@ def test_shapes_are_what_the_output_says():
 
 def test_every_parameter_learns_from_the_four_losses():
     model = tiny_classifier(tiny_conformer()).train()
-    losses = MultiLoss(3, LossWeights(1, 1, 1, 1), projection_dim=8)
+    losses = MultiLoss(3, LossWeights(1, 1, 1, 1), center_dim=8)
     output = model(*padded(some_clips()), torch.Generator().manual_seed(0))
     targets = torch.tensor([[0.8, 0.2, 0.0], [0.0, 1.0, 0.0], [0.9, 0.0, 0.1]])
     losses.total(losses.each(output, targets)).backward()
@@ -112,7 +112,7 @@ def strange_clips() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", strange_clips())
 def test_strange_clips_give_finite_outputs_and_gradients(name, kind, tmp_path):
     model = tiny_classifier(encoder_named(kind, tmp_path / "encoder"))
-    losses = MultiLoss(3, LossWeights(1, 1, 1, 1), projection_dim=8)
+    losses = MultiLoss(3, LossWeights(1, 1, 1, 1), center_dim=8)
     with torch.inference_mode():
         assert model.eval()(*padded([strange_clips()[name]])).logits.isfinite().all()
     generator = torch.Generator().manual_seed(0)
