@@ -1,6 +1,5 @@
 """Two voices: results on stdout for the next program, everything said to a person on stderr."""
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,8 @@ class Console:
 
     def result_json(self, value: object) -> None:
         """Print the result as one JSON object on stdout."""
+        import json
+
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         self.result(UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 

@@ -10,12 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ser_cli"
 WORKFLOWS = {"preparation", "mixtures", "training", "ablation", "evaluation", "prediction", "inference"}
 LIGHT = ["cli", "console", "errors", "files", "home", "metrics", "provenance", "recipe", "corpora"]
-LIGHT += ["commands.ablate", "commands.evaluate", "commands.predict", "commands.train", "ablation.grids"]
+LIGHT += ["commands.ablate", "commands.evaluate", "commands.predict", "commands.train", "commands.cell_view"]
 LIGHT += [f"runs.{name}" for name in ("directory", "opening", "locks", "predictions", "embeddings")]
 LIGHT += [f"preparation.{name}" for name in ("downloading", "decoding", "whole_corpus")]
 LIGHT += [f"prediction.{name}" for name in ("recordings", "answers")]
 LIGHT += [f"evaluation.{name}" for name in ("scores", "reports", "breakdown", "intervals", "tables", "pages")]
-LIGHT += [f"evaluation.{name}" for name in ("comparison", "cross_corpus")]
+LIGHT += [f"evaluation.{name}" for name in ("comparison", "cross_corpus")] + ["ablation.grids"]
 LIGHT += [f"training.{name}" for name in ("history", "checkpoint_times", "disk_space", "observers")]
 LIGHT += [f"data.{name}" for name in ("manifest", "selection", "protocols", "folds", "store", "audio")]
 LIGHT += ["data.streaming", "data.batch_plans"]

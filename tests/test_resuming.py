@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_cli.commands.progress import TrainingView
+from ser_cli.commands.training_view import TrainingView
 from tests.conftest import TINY, write_tone_corpus
 from tests.test_end_to_end import read_csv, wavlm  # noqa: F401
 

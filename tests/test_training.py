@@ -173,7 +173,7 @@ def test_gradients_of_several_batches_make_the_step_of_one(small):
 
 
 def test_accumulated_batches_make_fewer_steps(ser, tones, monkeypatch):
-    from ser_cli.commands.progress import TrainingView
+    from ser_cli.commands.training_view import TrainingView
 
     told = []
     monkeypatch.setattr(TrainingView, "step_done", lambda self, step, steps: told.append((step, steps)))

@@ -1,16 +1,13 @@
 """`ser ablate`: train every cell of a grid on the same folds and hold them against each other."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ser_cli.commands import completion, options
-from ser_cli.commands.interruption import StopSignals
-from ser_cli.commands.progress import TrainingView, counting_bar
+from ser_cli.commands.progress import counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import RunError, count_of
 
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from ser_cli.ablation.grids import GridCell
     from ser_cli.ablation.studies import Study
     from ser_cli.evaluation.tables import Table
-    from ser_cli.training.observers import TrainingObserver
 
 EXAMPLES = options.examples(
     "ser ablate --dataset ravdess --grid mixing --recipe conformer --jobs 2 --output study",
@@ -113,6 +109,8 @@ def ablate(
     require_working_torch()
     from ser_cli.ablation.cells import run_study
     from ser_cli.ablation.studies import open_study, plan_study
+    from ser_cli.commands.cell_view import CellWatch
+    from ser_cli.commands.interruption import StopSignals
 
     with counting_bar(console, "preparing", "clip") as progress:
         soft = resolved.reference.recipe.training.targets == "soft"
@@ -130,57 +128,6 @@ def ablate(
             study, chosen, device, watch, jobs=jobs, force=force, signal_that_came=lambda: signals.came
         )
     _finish(console, study, outcomes, json=json)
-
-
-@dataclass(frozen=True)
-class CellWatch:
-    """Shows the training of one cell, in whichever process it happens."""
-
-    quiet: bool
-    verbose: bool
-    several: bool
-    """Whether other cells are shown at the same time."""
-
-    @contextmanager
-    def __call__(self, name: str, folds: int, wanted: int, epochs: int) -> "Iterator[TrainingObserver]":
-        """Catch signals, and show what happens with the name of the cell before it."""
-        console = CellConsole(self.quiet, self.verbose, name, self.several)
-        with HeldSignals() if self.several else StopSignals() as signals:
-            yield TrainingView(console, folds, wanted, epochs, signals)
-
-
-class HeldSignals(StopSignals):
-    """Keeps signals outside of steps too: where one process of a pool dies, the pool ends all others at once."""
-
-    @property
-    def finishes_steps(self) -> bool:
-        """Always."""
-        return True
-
-    @finishes_steps.setter
-    def finishes_steps(self, value: bool) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class CellConsole(Console):
-    """A console that says which cell it speaks of."""
-
-    name: str = ""
-    several: bool = False
-
-    def say(self, text: str) -> None:
-        """Tell a person something of the cell."""
-        super().say(f"{self.name}: {text}")
-
-    def warn(self, text: str) -> None:
-        """Warn a person of something in the cell."""
-        super().warn(f"{self.name}: {text}")
-
-    @property
-    def draws_bars(self) -> bool:
-        """Bars of several processes would overwrite each other."""
-        return super().draws_bars and not self.several
 
 
 def _say_study(console: Console, study: "Study", cells: "Sequence[GridCell]") -> None:

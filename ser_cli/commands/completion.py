@@ -5,7 +5,6 @@ files where none is left.
 """
 
 import os
-import tomllib
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -116,6 +115,8 @@ def _prepared_corpora() -> dict[str, tuple[str, ...]]:
 
 
 def _title_of(file: Path) -> str:
+    import tomllib
+
     return str(tomllib.loads(file.read_text(encoding="utf-8")).get("title", ""))
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ser_cli.commands import completion, options
-from ser_cli.commands.completeness import say_report
 from ser_cli.commands.progress import counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
@@ -66,6 +65,7 @@ def prepare(
     home is the folder named by SER_HOME, else the platform's place for user data. Running it again does nothing
     where nothing changed; interrupted, it goes on where it was.
     """
+    from ser_cli.commands.completeness import say_report
     from ser_cli.preparation import whole_corpus as preparation
 
     console = Console(quiet, verbose)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ser_cli.commands import completion, options
-from ser_cli.commands.interruption import StopSignals
-from ser_cli.commands.progress import TrainingView, counting_bar
+from ser_cli.commands.progress import counting_bar
 from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
 
@@ -156,6 +155,8 @@ def train(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
+    from ser_cli.commands.interruption import StopSignals
+    from ser_cli.commands.training_view import TrainingView
     from ser_cli.processes import leave_others
     from ser_cli.training.cross_validation import cross_validate, plan_cross_validation
 
