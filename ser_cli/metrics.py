@@ -73,7 +73,7 @@ def stacked_rates(confusions: NDArray[np.int64]) -> dict[str, NDArray[np.float64
     """WA, UA, macro F1 and the recalls of many confusion matrices at once; the formulas of `score`.
 
     Args:
-        confusions: (…, labels, labels) counts, truth by row, at least one clip in each.
+        confusions: (…, labels, labels) counts, truth by row; all rates of one without clips are NaN.
 
     Returns:
         `wa`, `ua` and `macro_f1`, each (…,), and `recall` (…, labels), NaN where a label has no clip; such labels
@@ -84,12 +84,13 @@ def stacked_rates(confusions: NDArray[np.int64]) -> dict[str, NDArray[np.float64
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = correct / support
         f1 = np.where(support > 0, 2 * correct / (support + confusions.sum(axis=-2)), np.nan)
-    return {
-        "wa": correct.sum(axis=-1) / support.sum(axis=-1),
-        "ua": np.nanmean(recall, axis=-1),
-        "macro_f1": np.nanmean(f1, axis=-1),
-        "recall": recall,
-    }
+        present = (support > 0).sum(axis=-1)
+        return {
+            "wa": correct.sum(axis=-1) / support.sum(axis=-1),
+            "ua": np.nansum(recall, axis=-1) / present,
+            "macro_f1": np.nansum(f1, axis=-1) / present,
+            "recall": recall,
+        }
 
 
 @dataclass(frozen=True)

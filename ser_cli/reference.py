@@ -255,7 +255,8 @@ def _told(parameter: Any) -> str:
     """What an option is where it is not given, unless its text says so or it is simply off."""
     if parameter.required:
         return " Required."
-    default = getattr(parameter.default, "value", parameter.default)
+    told = getattr(parameter, "show_default", None)
+    default = told if isinstance(told, str) else getattr(parameter.default, "value", parameter.default)
     is_off = default is None or default is False or default in ("", ())
     if is_off or callable(default) or "(default" in (parameter.help or ""):
         return ""

@@ -10,17 +10,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ser_cli.ablation.cells import threads_of_each
 from ser_cli.ablation.grids import load_grid, shipped_grids
-from ser_cli.ablation.report import paired_differences
+from ser_cli.ablation.scores import paired_differences
 from ser_cli.ablation.studies import CellRun
 from ser_cli.commands.completion import complete_grid
+from ser_cli.errors import RunError
 from ser_cli.evaluation.comparison import compare_runs
 from ser_cli.evaluation.scores import evaluate_run
 from ser_cli.figures.ablation import Row, draw_ablation
+from ser_cli.prediction.classifiers import open_model
 from ser_cli.preparation.sources import list_manifest
 from ser_cli.preparation.whole_corpus import prepare
 from ser_cli.runs.directory import Run
@@ -122,7 +126,7 @@ BAD_GRIDS = {
         GRID.replace("changes.mixup.method =", "changes.mixup.methd ="),
         "grid bad.toml, cell 1 (none), recipe conformer: 1 problem\n"
         "  mixup.methd: unknown; did you mean method?\n"
-        "  mend the grid's changes, or what --set and --encoder ask for; all keys: man ser-train",
+        "  mend the grid's changes, or what --recipe, --encoder and --set ask for; all keys: man ser-train",
     ),
     "section": (GRID.replace("changes.mixup.method", "changes.mixups.method"), "mixups: unknown; did you mean mixup?"),
     "value": (GRID.replace('"none"\nchanges.mixup.method = "none"', '"none"\nchanges.mixup.share = 3'), "mixup.share"),
@@ -145,6 +149,13 @@ BAD_GRIDS = {
         GRID.replace('method = "none"', "method = [[1]]"),
         "cell none: mixup.method must be text, a number, true, false or a list of these",
     ),
+    "paper": (GRID.replace('"62.05"', '"62,1 ± 2"'), "cells.2.paper.ua: must match pattern"),
+    "one cell": (GRID[: GRID.rindex("[[cells]]")], "cells: a grid has at least 2 cells"),
+    "number for a name": (GRID.replace('name = "eam"', 'name = "1"'), "cells.2.name: must match pattern"),
+    "no number": (
+        GRID.replace('setting = "mixup.method", value = "eam"', 'setting = "mixup.method"'),
+        "components: mixup.method is no number, so it needs `value`, what cells with the component have, or `shown`",
+    ),
     "no TOML": ("title = ", "bad.toml: cannot be read as TOML"),
 }
 
@@ -160,7 +171,7 @@ def test_a_grid_with_a_fault_is_refused_with_what_to_mend(fault, ser):
 def test_unknown_grids_and_cells_are_named_with_the_known_ones(ser):
     unknown = ser("ablate", "--dataset", "demo", "--grid", "mixng")
     assert unknown.exit_code == 2
-    assert "error: unknown grid 'mixng'; did you mean mixing?\n  known: center-losses, " in unknown.stderr
+    assert "error: unknown grid 'mixng'; did you mean mixing?\n  known: 3m-ser-losses, " in unknown.stderr
     assert "or the path of a TOML file" in unknown.stderr
     cell = ser("ablate", "--dataset", "demo", "--grid", write_grid(), "--cells", "1,7")
     assert cell.exit_code == 2
@@ -195,7 +206,7 @@ def test_a_study_prints_its_folder_and_shows_what_was_not_run(studied):
     assert (folder / "study/cells/02-eam/seed-0/fold-2/done.json").is_file()
     assert not (folder / "study/cells/01-none").exists()
     assert "cell 2 (eam), seed 0: fold 1/2: train" in result.stderr
-    assert "Not done yet: cell 1 (0 of 2 folds); means over other folds cannot be compared." in result.stderr
+    assert "Not done yet: cell 1 (0 of 2 folds); means over other folds or seeds cannot be compared." in result.stderr
     rows = [line.split() for line in result.stderr.splitlines() if line.startswith("  1") or line.startswith("  2")]
     assert rows[0] == ["1", "none", "0.5", "not", "run"]
     assert rows[1][:5] == ["2", "eam", "✓", "0.25", "2/2"]
@@ -285,7 +296,7 @@ def test_force_deletes_the_other_study_and_nothing_beside_it(studied, tmp_path):
     assert (folder / "study/cells/01-none/seed-0/fold-2/done.json").is_file()
     assert not (folder / "study/cells/01-none/seed-0/fold-1").exists()
     assert (folder / "study/notes.txt").read_text() == "mine"
-    assert "cell 1 (1 of 2 folds), 2 (0 of 2 folds)" in result.stderr
+    assert "Not done yet: cell 2 (0 of 1 fold); " in result.stderr
 
 
 def test_a_dry_run_tells_the_cells_and_writes_nothing(studied):
@@ -357,12 +368,13 @@ def as_cell(folder: Path, seed: int = 0) -> tuple[CellRun, object]:
 
 
 SPEAKERS = (["a", "b"], ["c", "d"])
+PEOPLE = {row[0]: row[0][0] for speakers in SPEAKERS for row in some_rows(speakers)}
 
 
 def test_with_one_seed_the_difference_is_that_of_a_comparison_of_two_runs():
     first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "b-sad-0", "d-sad-0"]) for s in SPEAKERS])
     second = write_run(Path("second"), [some_rows(s, wrong=["a-happy-0"]) for s in SPEAKERS])
-    found, kind, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa", "ua"))
+    found, kind, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa", "ua"), PEOPLE)
     expected = compare_runs(Run(first), Run(second)).differences
     assert (kind, units) == ("speaker", 4)
     for rate in ("wa", "ua"):
@@ -376,9 +388,9 @@ def test_a_second_seed_of_the_same_speakers_is_averaged_and_does_not_narrow_the_
     wrong = ["a-sad-0", "b-sad-0", "d-sad-0"]
     first = [write_run(Path(f"first-{n}"), [some_rows(s, wrong=wrong) for s in SPEAKERS]) for n in (0, 1)]
     second = [write_run(Path(f"second-{n}"), [some_rows(s) for s in SPEAKERS]) for n in (0, 1)]
-    one, _, _ = paired_differences([as_cell(first[0])], [as_cell(second[0])], ("wa",))
+    one, _, _ = paired_differences([as_cell(first[0])], [as_cell(second[0])], ("wa",), PEOPLE)
     both = [[as_cell(folder, seed) for seed, folder in enumerate(folders)] for folders in (first, second)]
-    two, _, units = paired_differences(*both, ("wa",))
+    two, _, units = paired_differences(*both, ("wa",), PEOPLE)
     # 3 of 24 clips are wrong in the first, none in the second.
     assert one["wa"].value == pytest.approx(3 / 24)
     assert two["wa"].value == pytest.approx(3 / 24)
@@ -387,17 +399,105 @@ def test_a_second_seed_of_the_same_speakers_is_averaged_and_does_not_narrow_the_
     assert units == 4
     # The second seed of the second cell gains nothing: half of the difference is left.
     mixed = [both[0], [both[1][0], as_cell(first[1], 1)]]
-    assert paired_differences(*mixed, ("wa",))[0]["wa"].value == pytest.approx(3 / 48)
+    assert paired_differences(*mixed, ("wa",), PEOPLE)[0]["wa"].value == pytest.approx(3 / 48)
 
 
 def test_only_folds_that_both_cells_have_are_compared():
     first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "c-sad-0", "d-sad-0"]) for s in SPEAKERS])
     second = write_run(Path("second"), [some_rows(s) for s in SPEAKERS])
     (second / "fold-2/done.json").unlink()
-    found, _, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa",))
+    found, _, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa",), PEOPLE)
     assert found["wa"].value == pytest.approx(1 / 12)
     assert (found["wa"].folds_won, units) == ((0, 1, 0), 2)
-    assert paired_differences([as_cell(first)], [as_cell(second, seed=1)], ("wa",)) == ({}, "", 0)
+    assert paired_differences([as_cell(first)], [as_cell(second, seed=1)], ("wa",), PEOPLE) == ({}, "", 0)
+
+
+def test_seeds_that_test_different_clips_each_count_with_their_own():
+    # Folds dealt by the seed: with one done of each seed, the two test no speaker in common.
+    def cell(name: str, wrong: dict[int, list[str]]) -> list:
+        folders = [
+            write_run(Path(f"{name}-{n}"), [some_rows(s, wrong=wrong.get(n, []))]) for n, s in enumerate(SPEAKERS)
+        ]
+        return [as_cell(folder, seed) for seed, folder in enumerate(folders)]
+
+    first = cell("first", {0: ["a-sad-0"], 1: ["c-sad-0", "c-sad-1", "d-sad-0", "d-happy-0"]})
+    second = cell("second", {0: ["a-sad-0", "a-sad-1", "b-happy-1"]})
+    found, kind, units = paired_differences(first, second, ("wa", "ua"), PEOPLE)
+    # Of 12 clips each: 2 more are wrong with the first seed, 4 fewer with the second.
+    assert found["wa"].value == pytest.approx((-2 / 12 + 4 / 12) / 2)
+    assert found["wa"].folds_won == (1, 1, 0)
+    assert (kind, units) == ("speaker", 4)
+    gains = {"a": -1 / 6, "b": -1 / 6, "c": 2 / 6, "d": 2 / 6}  # WA of 6 clips each
+    rng = np.random.default_rng(0)
+    drawn = [[gains[name] for name in rng.choice(list("abcd"), 4)] for _ in range(20_000)]
+    means = [
+        np.mean([np.mean(part) for part in ([g for g in row if g < 0], [g for g in row if g > 0]) if part])
+        for row in drawn
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found["wa"].interval.low == pytest.approx(low, abs=0.01)
+    assert found["wa"].interval.high == pytest.approx(high, abs=0.01)
+
+
+@pytest.mark.parametrize("damaged", ["run.json", "fold-1/predictions.csv", "fold-1/done.json"])
+def test_a_damaged_run_is_left_out_and_named_and_does_not_keep_the_others_from_it(studied, tmp_path, damaged):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    (folder / "study/cells/02-eam/seed-0" / damaged).write_text("{")
+    result = ablate(folder, "--grid", "rules.toml", "--output", "study", "--cells", 1)
+    assert (result.exit_code, result.stdout) == (0, "study\n"), result.stderr
+    assert "warning: cell 2 (eam), seed 0 is left out: " in result.stderr
+    assert "Delete study/cells/02-eam/seed-0, and the same command trains it anew." in result.stderr
+    assert (folder / "study/cells/01-none/seed-0/fold-2/done.json").is_file()
+    if damaged == "run.json":
+        again = ("--grid", "rules.toml", "--output", "study", "--cells", 2)
+        refused = ablate(folder, *again)
+        assert "or over it with --force" in refused.stderr
+        forced = ablate(folder, *again, "--force")
+        assert forced.exit_code == 0, forced.stderr
+
+
+def test_a_study_of_one_fold_is_whole_in_itself(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    result = ablate(folder, "--grid", "rules.toml", "--output", "one", "--fold", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "Not done yet" not in result.stderr
+    assert "Done so far: fold 2 of 2." in result.stderr
+    more = ablate(folder, "--grid", "rules.toml", "--output", "one", "--fold", 1, "--cells", "eam")
+    assert "Not done yet: cell 1 (1 of 2 folds)" in more.stderr
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    (folder / "foreign").mkdir()
+    (folder / "foreign/notes.txt").write_text("mine")
+    for output, sentence in {
+        "foreign": "foreign exists and holds no study",
+        "study": "study holds another study",
+    }.items():
+        result = ablate(folder, "--grid", "rules.toml", "--output", output, "--epochs", 2, "--dry-run")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert sentence in result.stderr
+    told = json.loads(ablate(folder, "--grid", "rules.toml", "--output", "study", "--dry-run", "--json").stdout)
+    assert [(cell["name"], cell["seeds_done"]) for cell in told["cells"]] == [("none", 0), ("eam", 1)]
+
+
+def test_a_local_encoder_has_the_check_mark_of_its_name():
+    grid = load_grid("paper-a", encoder__name="/models/wavlm-large")
+    wavlm = next(component for component in grid.components if "wavlm" in str(component.value).lower())
+    assert sum(cell.has(wavlm) for cell in grid.cells) >= 3
+    other = load_grid("paper-a", encoder__name="/models/wavlm-base")
+    assert not any(cell.has(wavlm) for cell in other.cells)
+
+
+def test_who_takes_a_study_for_a_run_is_told(studied):
+    folder, _ = studied
+    with pytest.raises(RunError, match="study is a study of `ser ablate`, which holds several runs"):
+        Run(folder / "study").identity()
+    with pytest.raises(RunError, match=r"study: a study of `ser ablate` holds several runs\n  give one of them: "):
+        open_model(str(folder / "study"), (), torch.device("cpu"))
 
 
 def test_the_picture_has_a_row_for_each_cell():

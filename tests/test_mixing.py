@@ -171,7 +171,9 @@ def test_a_mixed_corpus_trains_and_no_mixture_meets_a_tested_speaker(ser, corpus
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
     assert (told["mixtures"], told["originals"], told["manifest"]) == (60, 54, "mixed/manifest.csv")
-    assert "ser train --manifest mixed/manifest.csv --targets soft" in result.stderr
+    line = "ser prepare --manifest mixed/manifest.csv --name mixed, then ser train --dataset mixed --targets soft"
+    assert line in result.stderr
+    assert ser("prepare", "--manifest", "mixed/manifest.csv", "--name", "mixed", "-q").exit_code == 0
     metadata = {f"{row['source_a']}|{row['source_b']}": row for row in rows_of(Path("mixed/metadata.csv"))}
     manifest = rows_of(Path("mixed/manifest.csv"))
     for row in manifest[54:]:
@@ -180,7 +182,7 @@ def test_a_mixed_corpus_trains_and_no_mixture_meets_a_tested_speaker(ser, corpus
         for label, share in votes.items():
             assert float(share) == pytest.approx(float(target[f"target_{label}"]), abs=1e-3)
     options = ("--folds", 3, "--targets", "soft", *TINY, "--output", "run")
-    trained = ser("train", "--manifest", "mixed/manifest.csv", *options)
+    trained = ser("train", "--dataset", "mixed", *options)
     assert trained.exit_code == 0, trained.stderr
     by_id = {row["id"]: row for row in manifest}
     sides = rows_of(Path("run/folds.csv"))
@@ -202,12 +204,16 @@ def test_a_mixed_corpus_trains_and_no_mixture_meets_a_tested_speaker(ser, corpus
         (["--snr-range", "loud"], 2, "expected two numbers in decibels"),
         (["--snr-range", "nan,3"], 2, "the lower end comes first"),
         (["--max-overlap", "0.8"], 2, "--max-overlap 0.8: must be above 0 and at most 0.5"),
-        (["--lambda", "1"], 2, "--lambda 1: must be above 0 and below 1"),
-        (["--alpha", "0"], 2, "--alpha 0: must be above 0"),
+        (["--method", "lam", "--lambda", "1"], 2, "--lambda 1: must be above 0 and below 1"),
+        (["--method", "mixup", "--alpha", "0"], 2, "--alpha 0: must be above 0"),
         (["--from", "angr"], 2, "--from angr: not among the labels angry, happy, sad; did you mean angry?"),
         (["--fold", "9", "--folds", "3"], 2, "has folds 1 to 3"),
         (["--split", "test"], 2, "go with --fold"),
         (["--plan", "p.csv", "--pairs", "q.csv"], 2, "give one of them"),
+        (["--plan", "p.csv", "--count", "3", "--seed", "9"], 2, "--count, --seed would change nothing; leave out one"),
+        (["--pairs", "p.csv", "--from", "sad"], 2, "--pairs names the clips: --from would change nothing"),
+        (["--method", "lam", "--snr-range", "0,1"], 2, "of --method eam: --snr-range would change nothing"),
+        (["--alpha", "0.3"], 2, "the rule is eam, and of --method mixup: --alpha would change nothing"),
         (["--plan", "none.csv"], 2, "none.csv: cannot be read as CSV"),
         (["--pairs", "wrong.csv"], 2, "no column 'source_b'; did you mean sourceb?"),
         (["--pairs", "empty.csv"], 2, "empty.csv: no row to mix"),
@@ -275,6 +281,10 @@ def test_a_silent_segment_mixes_nothing_and_is_said(ser, tmp_path):
 
 
 def test_dry_run_writes_nothing(ser, corpus):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    refused = ser("mix", "--dataset", "tones", "--output", "mine", "--dry-run")
+    assert (refused.exit_code, "mine exists and holds something else" in refused.stderr) == (2, True)
     result = ser("mix", "--dataset", "tones", "--output", "mixed", "--dry-run")
     assert result.exit_code == 0
     assert "20 mixtures of 54 clips would be written to mixed" in result.stderr

@@ -21,6 +21,7 @@ from ser_cli.ablation.grids import GridCell
 from ser_cli.ablation.studies import CellRun, Study
 from ser_cli.devices import choose_device
 from ser_cli.errors import SerError, Stopped
+from ser_cli.training.checkpoint_times import Interval
 from ser_cli.training.cross_validation import cross_validate
 from ser_cli.training.observers import TrainingObserver
 
@@ -47,15 +48,30 @@ class Training:
     """How runs are trained; it goes to other processes."""
 
     device_name: str
+    """As `--device` takes it."""
     watch: Watch
-    force: bool
+    """Told what happens."""
+    interval: Interval | None = None
+    """Between checkpoints; None as often as it costs next to nothing."""
+    changed_anyway: bool = False
+    """Go on with a run of another recipe, corpus or version."""
+    force: bool = False
+    """Delete another run that lies in the folder of a cell."""
 
     def train(self, run: CellRun) -> Outcome:
         """Train what is left of a run in this process."""
         plan = run.plan
         try:
             with self.watch(run.name, len(plan.folds), len(plan.wanted), plan.recipe.training.epochs) as observer:
-                cross_validate(plan, run.folder, self.device_name, observer, force=self.force)
+                cross_validate(
+                    plan,
+                    run.folder,
+                    self.device_name,
+                    observer,
+                    interval=self.interval,
+                    changed_anyway=self.changed_anyway,
+                    force=self.force,
+                )
         except Stopped as stopped:
             return Outcome(run.name, stopped=stopped.exit_code - 128)
         except SerError as error:
@@ -66,11 +82,9 @@ class Training:
 def run_study(
     study: Study,
     cells: Sequence[GridCell],
-    device_name: str,
-    watch: Watch,
+    training: Training,
     *,
     jobs: int,
-    force: bool,
     signal_that_came: Callable[[], int],
 ) -> list[Outcome]:
     """Train what is not done of some cells; one that cannot be trained does not keep the others from it.
@@ -78,19 +92,16 @@ def run_study(
     Args:
         study: an open one.
         cells: to train, with the seeds that are asked for.
-        device_name: as `--device` takes it.
-        watch: told what happens.
+        training: how.
         jobs: cells at once, each in a process of its own; with 1 all are trained in this process.
-        force: delete another run that lies in the folder of a cell.
         signal_that_came: number of the signal that asked this process to end, or 0.
 
     Raises:
         UsageError: the device is not to be had.
         Stopped: a signal came; each cell that ran wrote a checkpoint.
     """
-    choose_device(device_name)
+    choose_device(training.device_name)
     left = [run for run in study.wanted(cells) if not run.is_finished]
-    training = Training(device_name, watch, force)
     if jobs > 1:
         outcomes = list(_train_apart(left, training, jobs, signal_that_came))
     else:

@@ -22,7 +22,9 @@ from ser_cli.recipe import MAX_RECIPE_BYTES, Recipe, load_recipe
 from ser_cli.recipe_settings import Section
 
 Rate = Literal["wa", "ua", "macro_f1"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=60)]
+Name = Annotated[str, Field(pattern=r"^[0-9]*[a-z][a-z0-9_.-]*$", max_length=60)]
+"""Of a cell: with a letter, since `--cells 2` means the second."""
+PerCent = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?)?$", max_length=20)]
 Setting = str | int | float | bool | list[str | int | float]
 
 SAME_FOR_ALL = {
@@ -37,9 +39,9 @@ in a process."""
 class PaperFigures(Section):
     """What a paper reports for a cell, in per cent as printed."""
 
-    wa: str = ""
-    ua: str = ""
-    macro_f1: str = ""
+    wa: PerCent = ""
+    ua: PerCent = ""
+    macro_f1: PerCent = ""
 
 
 class Component(Section):
@@ -104,8 +106,10 @@ class GridCell:
         return f"{self.number:02d}-{self.name}"
 
     def has(self, component: Component) -> bool:
-        """Whether the cell's recipe has a component."""
+        """Whether the cell's recipe has a component; an encoder by its name alone, wherever its folder is."""
         found = self.setting(component.setting)
+        if component.setting == "encoder.name" and isinstance(component.value, str):
+            return Path(found).name.lower() == Path(component.value).name.lower()
         return found == component.value if component.value is not None else float(found or 0) > 0
 
     def setting(self, key: str) -> Any:
@@ -201,7 +205,7 @@ def load_grid(
         except ProblemsError as error:
             load_recipe(base, overrides, **settings)  # where that fails alone, the fault is not the grid's
             subject = f"grid {name}, cell {number} ({cell.name}), recipe {base}"
-            advice = "mend the grid's changes, or what --set and --encoder ask for; all keys: man ser-train"
+            advice = "mend the grid's changes, or what --recipe, --encoder and --set ask for; all keys: man ser-train"
             raise ProblemsError(subject, error.problems, advice, usage=True) from None
         paper: dict[str, str] = {rate: getattr(cell.paper, rate) for rate in read.rates}
         cells.append(GridCell(number, cell.name, changes, resolved, paper))
@@ -240,8 +244,10 @@ def _read(name: str) -> GridFile:
         problems = []
         for problem in error.errors():
             where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in problem["loc"])
-            message = problem["msg"].replace("Input should be", "must be").replace("Extra inputs are not permitted",
-                                                                                   "unknown")  # fmt: skip
+            message = problem["msg"].replace("Input should be", "must be").replace("String should", "must")
+            message = message.replace("Extra inputs are not permitted", "unknown")
+            if problem["type"] == "too_short" and where == "cells":
+                message = "a grid has at least 2 cells, one of which the others are held against"
             problems.append(f"{where}: {message}")
         raise ProblemsError(f"grid {name}", problems, "compare with a shipped grid", usage=True) from None
 
@@ -272,6 +278,11 @@ def _require_sound(name: str, grid: GridFile) -> None:
         problems.append(f"reference: no cell is called {grid.reference!r}")
     keys = _flat(Recipe().model_dump(mode="json"))
     problems += [f"components: {c.setting} is no setting of a recipe" for c in grid.components if c.setting not in keys]
+    problems += [
+        f"components: {c.setting} is no number, so it needs `value`, what cells with the component have, or `shown`"
+        for c in grid.components
+        if c.value is None and not c.shown and isinstance(keys.get(c.setting), str | list)
+    ]
     for where, changes in [("changes", grid.changes), *((f"cell {cell.name}", cell.changes) for cell in grid.cells)]:
         flat = _flat(changes)
         problems += [

@@ -46,15 +46,27 @@ class CellRun:
 
     @property
     def is_this_run(self) -> bool:
-        """Whether its folder holds this run, and not none or another."""
+        """Whether its folder holds this run, and not none or another.
+
+        Raises:
+            RunError: what it holds is damaged.
+        """
         run = Run(self.folder)
         return (self.folder / "run.json").is_file() and run.identity() == self.plan.identity
 
     @property
+    def is_another_run(self) -> bool:
+        """Whether its folder holds another run; a damaged one is none."""
+        try:
+            return (self.folder / "run.json").is_file() and not self.is_this_run
+        except RunError:
+            return False
+
+    @property
     def is_finished(self) -> bool:
-        """Whether all wanted folds are done."""
-        wanted = self.plan.wanted
-        return self.is_this_run and len(Run(self.folder).finished_among(wanted)) == len(wanted)
+        """Whether all wanted folds are done; those of a damaged run are not."""
+        wanted, run = self.plan.wanted, Run(self.folder)
+        return run.is_that_of(self.plan.identity) and len(run.finished_among(wanted)) == len(wanted)
 
 
 @dataclass(frozen=True)
@@ -162,19 +174,35 @@ def open_study(study: Study, *, force: bool = False) -> None:
     folder = study.folder
     _require_own(folder)  # nothing is left behind in another's, no lock either
     with locked_folder(folder, STUDY_LOCK):
-        _require_own(folder)
+        if is_there(study, force=force):
+            return
         if (folder / STUDY_NAME).is_file():
-            there = _read_identity(folder, damaged_too=force)
-            if there == study.identity:
-                return
-            if not force:
-                raise RunError(
-                    f"{folder} holds another study\n  "
-                    + "\n  ".join(_differences(there, study.identity))
-                    + "\n  choose another --output, or delete what is there with --force"
-                )
             _delete_study(folder)
         write_json(folder / STUDY_NAME, study.identity)
+
+
+def is_there(study: Study, *, force: bool = False) -> bool:
+    """Whether a folder holds a study already; nothing is written.
+
+    Args:
+        study: that is meant.
+        force: whether another study may be deleted.
+
+    Raises:
+        RunError: the folder holds something else, or a study that differs and may not be deleted.
+    """
+    folder = study.folder
+    _require_own(folder)
+    if not (folder / STUDY_NAME).is_file():
+        return False
+    there = _read_identity(folder, damaged_too=force)
+    if there != study.identity and not force:
+        raise RunError(
+            f"{folder} holds another study\n  "
+            + "\n  ".join(_differences(there, study.identity))
+            + "\n  choose another --output, or delete what is there with --force"
+        )
+    return there == study.identity
 
 
 def _require_own(folder: Path) -> None:

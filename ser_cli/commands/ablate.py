@@ -59,7 +59,7 @@ def ablate(
         str | None,
         typer.Option(
             metavar="NAME|DIR|HUB-ID",
-            help="`conformer`, or a speech encoder of transformers; a cell that names one keeps its own.",
+            help="`conformer`, `vggish`, or a speech encoder of transformers; a cell that names one keeps its own.",
             autocompletion=completion.complete_encoder,
         ),
     ] = None,
@@ -75,8 +75,13 @@ def ablate(
         int, typer.Option(min=1, max=1024, metavar="N", help="Cells at once on this machine, each its own process.")
     ] = 1,
     device: options.Device = "auto",
+    resume_anyway: options.ResumeAnyway = False,
+    checkpoint_every: options.CheckpointEvery = "auto",
     force: Annotated[
-        bool, typer.Option("--force", help="Delete another study that lies in the output folder.")
+        bool,
+        typer.Option(
+            "--force", help="Delete another study that lies in the output folder, or damaged runs of this one."
+        ),
     ] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -94,8 +99,10 @@ def ablate(
     those of one cell after another.
     """
     from ser_cli.ablation.grids import load_grid, overridden
+    from ser_cli.training.checkpoint_times import parse_interval
 
     console = Console(quiet, verbose)
+    interval = parse_interval(checkpoint_every)
     settings = {"encoder__name": encoder, "training__epochs": epochs, "training__batch_size": batch_size}
     resolved = load_grid(grid, recipe, set_ or (), seed, **settings)
     chosen = resolved.choose(cells)
@@ -107,8 +114,8 @@ def ablate(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
-    from ser_cli.ablation.cells import run_study
-    from ser_cli.ablation.studies import open_study, plan_study
+    from ser_cli.ablation.cells import Training, run_study
+    from ser_cli.ablation.studies import is_there, open_study, plan_study
     from ser_cli.commands.cell_view import CellWatch
     from ser_cli.commands.interruption import StopSignals
 
@@ -117,7 +124,8 @@ def ablate(
         corpus = options.open_chosen(dataset, manifest, labels, where, progress, soft=soft, may_prepare=not dry_run)
     study = plan_study(corpus, resolved, output, seeds=seeds, folds=folds, protocol=protocol, wanted=fold or ())
     if dry_run:
-        _describe(console, study, chosen)
+        is_there(study, force=force)
+        _describe(console, study, chosen, json=json)
         return
     open_study(study, force=force)
     _say_study(console, study, chosen)
@@ -125,7 +133,11 @@ def ablate(
         signals.finishes_steps = True  # of the cells, whose processes a signal is handed on to
         watch = CellWatch(quiet, verbose, several=jobs > 1)
         outcomes = run_study(
-            study, chosen, device, watch, jobs=jobs, force=force, signal_that_came=lambda: signals.came
+            study,
+            chosen,
+            Training(device, watch, interval, changed_anyway=resume_anyway, force=force),
+            jobs=jobs,
+            signal_that_came=lambda: signals.came,
         )
     _finish(console, study, outcomes, json=json)
 
@@ -148,9 +160,28 @@ def _say_study(console: Console, study: "Study", cells: "Sequence[GridCell]") ->
         console.say(f"done already: {'; '.join(run.name for run in done)}")
 
 
-def _describe(console: Console, study: "Study", cells: "Sequence[GridCell]") -> None:
+def _describe(console: Console, study: "Study", cells: "Sequence[GridCell]", *, json: bool) -> None:
     """The cells and what they change, on stdout."""
     plan, grid = study.plan, study.grid
+    runs = {cell.number: [run for run in study.runs_of(cell) if run.seed in study.seeds] for cell in cells}
+    done = {number: sum(run.is_finished for run in of_cell) for number, of_cell in runs.items()}
+    if json:
+        console.result_json(
+            {
+                "study": str(study.folder),
+                "grid": grid.name,
+                "recipe": grid.recipe_name,
+                "protocol": plan.protocol.name,
+                "protocol_hash": plan.protocol.hash,
+                "seeds": list(study.seeds),
+                "cells": [
+                    {"number": c.number, "name": c.name, "changes": c.changes, "seeds_done": done[c.number]}
+                    for c in cells
+                ],
+                "left_out": list(grid.left_out),
+            }
+        )
+        return
     console.result(f"# study folder: {study.folder}")
     console.result(f"# grid: {grid.name}: {grid.title}; recipe {grid.recipe_name}")
     console.result(f"# protocol: {plan.protocol.name} {plan.protocol.hash[:12]}: {plan.protocol.rule}")
@@ -158,9 +189,7 @@ def _describe(console: Console, study: "Study", cells: "Sequence[GridCell]") -> 
         console.result(f"# not in this grid: {sentence}")
     for cell in cells:
         changes = ", ".join(f"{key} = {value}" for key, value in cell.changes.items()) or "no change"
-        runs = [run for run in study.runs_of(cell) if run.seed in study.seeds]
-        done = sum(run.is_finished for run in runs)
-        state = f"{done} of {count_of(len(runs), 'seed')} done"
+        state = f"{done[cell.number]} of {count_of(len(runs[cell.number]), 'seed')} done"
         console.result(f"{cell.number}\t{cell.name}\t{changes}\t{state}")
 
 

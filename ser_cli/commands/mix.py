@@ -12,6 +12,8 @@ from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ser_cli.data.mixup import MixPlan
     from ser_cli.data.store import PreparedCorpus
     from ser_cli.mixtures.choosing import MixSettings
@@ -20,6 +22,10 @@ EXAMPLES = options.examples(
     "ser mix --dataset demo --count 20 --output mixed",
     "ser mix --dataset demo --method lam --from angry --into sad --fold 1 --split train --output angry-in-sad",
 )
+
+
+DRAWN = 20
+"""Mixtures, unless --count asks for others."""
 
 
 class Method(StrEnum):
@@ -42,23 +48,37 @@ def mix(
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of the mixtures; must be new.")],
     dataset: options.Dataset = None,
     manifest: options.Manifest = None,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many mixtures to draw.")] = 20,
+    count: Annotated[
+        int | None, typer.Option(min=1, metavar="N", show_default=str(DRAWN), help="How many mixtures to draw.")
+    ] = None,
     method: Annotated[
-        Method,
+        Method | None,
         typer.Option(
-            metavar="eam|lam|mixup", help="Energy-adaptive (a segment), label-adaptive or conventional (whole clips)."
+            metavar="eam|lam|mixup",
+            show_default="eam",
+            help="Energy-adaptive (a segment), label-adaptive or conventional (whole clips).",
         ),
-    ] = Method.EAM,
+    ] = None,
     snr_range: Annotated[
-        str, typer.Option(metavar="LOW,HIGH", help="Of eam: signal-to-noise ratio, in decibels.")
-    ] = "-5,10",
+        str | None,
+        typer.Option(metavar="LOW,HIGH", show_default="-5,10", help="Of eam: signal-to-noise ratio, in decibels."),
+    ] = None,
     max_overlap: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of eam: longest segment, as a share of the first clip, up to 0.5.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            show_default="0.5",
+            help="Of eam: longest segment, as a share of the first clip, up to 0.5.",
+        ),
+    ] = None,
     lam_lambda: Annotated[
-        float, typer.Option("--lambda", metavar="WEIGHT", help="Of lam: weight of the first waveform.")
-    ] = 0.5,
-    alpha: Annotated[float, typer.Option(metavar="A", help="Of mixup: parameter of the Beta distribution.")] = 0.2,
+        float | None,
+        typer.Option("--lambda", metavar="WEIGHT", show_default="0.5", help="Of lam: weight of the first waveform."),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(metavar="A", show_default="0.2", help="Of mixup: parameter of the Beta distribution."),
+    ] = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="EMOTION", help="Lay only clips of this emotion over others.")
     ] = None,
@@ -99,7 +119,10 @@ def mix(
         ),
     ] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html to listen and look.")] = True,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of everything random.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", show_default="0", help="Of everything random, dealt folds as well."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace mixtures that lie in the output folder.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -115,17 +138,41 @@ def mix(
     from ser_cli.mixtures.choosing import MixSettings
 
     console = Console(quiet, verbose)
+    of_method: dict[Method, dict[str, object]] = {
+        Method.EAM: {"--snr-range": snr_range, "--max-overlap": max_overlap},
+        Method.LAM: {"--lambda": lam_lambda},
+        Method.MIXUP: {"--alpha": alpha},
+    }
+    drawn = {"--count": count, "--from": from_, "--into": into}
     if plan is not None and pairs is not None:
         raise UsageError("--plan replays everything, --pairs chooses pairs: give one of them")
-    settings = MixSettings(
-        method.value, _range_of(snr_range), _within(max_overlap, "--max-overlap", 0.5),
-        _within(lam_lambda, "--lambda", 1.0, below=True), _within(alpha, "--alpha", float("inf"), below=True), seed,
-    )  # fmt: skip
+    if plan is not None:
+        rules = {name: value for options_of in of_method.values() for name, value in options_of.items()}
+        seeded = {"--seed": seed} if fold is None else {}
+        _require_unasked("--plan replays what an earlier call drew", {**drawn, "--method": method, **rules, **seeded})
+    if pairs is not None:
+        _require_unasked("--pairs names the clips", drawn)
+    chosen = method or Method.EAM
+    for other, options_of in of_method.items():
+        if other is not chosen:
+            _require_unasked(f"the rule is {chosen.value}, and of --method {other.value}", options_of)
+    given = {
+        "method": chosen.value,
+        "snr_range_db": None if snr_range is None else _range_of(snr_range),
+        "max_overlap": _within(max_overlap, "--max-overlap", 0.5),
+        "lam_lambda": _within(lam_lambda, "--lambda", 1.0, below=True),
+        "mixup_alpha": _within(alpha, "--alpha", float("inf"), below=True),
+        "seed": seed,
+    }
+    settings = MixSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     with counting_bar(console, "preparing", "clip") as progress:
         corpus = options.open_chosen(dataset, manifest, labels, where, progress, may_prepare=not dry_run)
-    ids = _clips_of(corpus, fold, split, folds, protocol, seed)
-    plans = _plans(corpus, ids, settings, count=count, pairs=pairs, plan=plan, from_=from_, into=into)
+    ids = _clips_of(console, corpus, fold, split, folds, protocol, settings.seed)
+    plans = _plans(corpus, ids, settings, count=count or DRAWN, pairs=pairs, plan=plan, from_=from_, into=into)
     if dry_run:
+        from ser_cli.mixtures.writing import require_free
+
+        require_free(output, force=force)
         console.say(f"{count_of(len(plans), 'mixture')} of {count_of(len(ids), 'clip')} would be written to {output}")
         return
     _write(console, corpus, plans, output, originals=ids if with_originals else (), page=page, force=force, json=json)
@@ -155,7 +202,11 @@ def _write(
         more = f", the first {SHOWN_MIXTURES} of them" if len(clips) > SHOWN_MIXTURES else ""
         console.say(f"listen and look{more}: {output / PAGE_NAME}")
     if originals:
-        console.say(f"train on it: ser train --manifest {output / MANIFEST_NAME} --targets soft")
+        name = output.resolve().name
+        console.say(
+            f"train on it: ser prepare --manifest {output / MANIFEST_NAME} --name {name},"
+            f" then ser train --dataset {name} --targets soft"
+        )
     if not json:
         console.result(str(output / METADATA_NAME))
         return
@@ -193,7 +244,13 @@ def _plans(
 
 
 def _clips_of(
-    corpus: "PreparedCorpus", fold: int | None, split: Split, folds: int | None, protocol: str | None, seed: int
+    console: Console,
+    corpus: "PreparedCorpus",
+    fold: int | None,
+    split: Split,
+    folds: int | None,
+    protocol: str | None,
+    seed: int,
 ) -> "tuple[str, ...]":
     """The clips that may be mixed: all of the corpus, or one side of a fold."""
     if fold is None:
@@ -209,7 +266,20 @@ def _clips_of(
     check_folds(made, corpus, chosen)
     if fold > len(made):
         raise UsageError(f"--fold {fold}: protocol {chosen.name} has folds 1 to {len(made)}")
+    seeded = f", as `ser train --seed {seed}` deals them" if seed else ""
+    console.say(f"{corpus.name}: {split.value} side of fold {fold}, protocol {chosen.name}{seeded}")
     return dict(made[fold - 1].sides)[split.value]
+
+
+def _require_unasked(what: str, given: "Mapping[str, object]") -> None:
+    """See that nothing is asked for that would change nothing.
+
+    Raises:
+        UsageError: something is.
+    """
+    asked = [name for name, value in given.items() if value is not None]
+    if asked:
+        raise UsageError(f"{what}: {', '.join(asked)} would change nothing; leave out one or the other")
 
 
 def _range_of(text: str) -> tuple[float, float]:
@@ -222,7 +292,9 @@ def _range_of(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _within(value: float, option: str, most: float, *, below: bool = False) -> float:
+def _within(value: float | None, option: str, most: float, *, below: bool = False) -> float | None:
+    if value is None:
+        return None
     if not 0 < value <= most or (below and value == most):
         bound = f"below {most:g}" if below else f"at most {most:g}"
         raise UsageError(f"{option} {value:g}: must be above 0 and {bound}")

@@ -65,6 +65,19 @@ Protocol = Annotated[
 Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Passes over the training side.")]
 BatchSize = Annotated[int | None, typer.Option(min=2, metavar="N", help="Clips per step.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
+ResumeAnyway = Annotated[
+    bool,
+    typer.Option(
+        "--resume-anyway", help="Go on with it although recipe, corpus or versions have changed; reports say so."
+    ),
+]
+CheckpointEvery = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|200steps|10m",
+        help="How often each fold is saved (auto: within 10 minutes, at most 2 % of the time).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say where each setting came from.")]

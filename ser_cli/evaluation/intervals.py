@@ -4,8 +4,10 @@ Clips of one speaker are alike, so whole speakers are drawn where they are known
 Welsh 2007); drawing clips one by one would make the intervals too narrow.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,26 +79,31 @@ def count_units(
     """Group clips into what is resampled.
 
     Args:
-        models: each model's predictions, for the same clips in the same order.
+        models: each model's predictions, of each clip once; a clip that one has not tested adds nothing to it.
         labels: the declared ones.
         speakers: speaker by id; None, or fewer than two, has clips drawn.
     """
     position = {label: index for index, label in enumerate(labels)}
-    truth = np.array([position[p.truth] for p in models[0]])
-    predicted = np.array([[position[p.predicted] for p in model] for model in models])
-    known = [] if speakers is None else [speakers.get(p.id, "") for p in models[0]]
-    clustered = all(known) and len(set(known)) > 1
+    counted: dict[str, list[tuple[int, int, int]]] = {}
+    for model, predictions in enumerate(models):
+        for p in predictions:
+            counted.setdefault(p.id, []).append((model, position[p.truth], position[p.predicted]))
+    known = {} if speakers is None else {identity: speakers.get(identity, "") for identity in counted}
+    clustered = all(known.values()) and len(set(known.values())) > 1
     if clustered:
-        names, group = np.unique(known, return_inverse=True)
-        multiplicity = np.ones(len(names), dtype=np.int64)
+        units: dict[Any, int] = {name: row for row, name in enumerate(sorted(set(known.values())))}
+        multiplicity = np.ones(len(units), dtype=np.int64)
+        members = [(units[known[identity]], cells) for identity, cells in counted.items()]
     else:
         # Drawing n clips is drawing n times from the kinds of clips there are, each as often as it occurs.
-        kinds, counts = np.unique(np.vstack([truth, predicted]), axis=1, return_counts=True)
-        truth, predicted = kinds[0], kinds[1:]
-        group, multiplicity = np.arange(len(counts)), counts
-    contributions = np.zeros((len(multiplicity), len(models), len(labels), len(labels)), dtype=np.int64)
-    for model, row in enumerate(predicted):
-        np.add.at(contributions, (group, np.full(len(group), model), truth, row), 1)
+        kinds = Counter(tuple(cells) for cells in counted.values())
+        units = {kind: row for row, kind in enumerate(sorted(kinds))}
+        multiplicity = np.array([kinds[kind] for kind in units], dtype=np.int64)
+        members = [(row, list(kind)) for kind, row in units.items()]
+    contributions = np.zeros((len(units), len(models), len(labels), len(labels)), dtype=np.int64)
+    for row, cells in members:
+        for model, truth, predicted in cells:
+            contributions[row, model, truth, predicted] += 1
     return Units("speaker" if clustered else "clip", contributions, multiplicity)
 
 

@@ -83,7 +83,7 @@ def write_mixtures(
         UsageError: the folder exists, or labels cannot be written as votes.
         SerError: the folder cannot be written.
     """
-    _require_free(output, force=force)
+    require_free(output, force=force)
     building = output.with_name(f".{output.name}.part")
     try:
         shutil.rmtree(building, ignore_errors=True)
@@ -124,7 +124,12 @@ def render(corpus: PreparedCorpus, plan: MixPlan) -> tuple[Mixture, float]:
     return mixture._replace(waveform=mixture.waveform * np.float32(gain)), float(20 * np.log10(gain))
 
 
-def _require_free(output: Path, *, force: bool) -> None:
+def require_free(output: Path, *, force: bool) -> None:
+    """See that mixtures may be written to a folder.
+
+    Raises:
+        UsageError: it holds something else, or mixtures that are not to be replaced.
+    """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / PLAN_NAME).is_file() or not (output / METADATA_NAME).is_file():

@@ -158,7 +158,7 @@ def _open_named(dataset: str | None, progress: Progress | None, may_prepare: boo
         raise UsageError(f"{dataset!r} cannot name a dataset; a name has letters, digits, '.', '_' and '-'")
     if read_preparation(corpus_folder(dataset)) is None:
         if dataset not in CORPORA:
-            known = [*CORPORA, *prepared_datasets()]
+            known = {*CORPORA, *prepared_datasets()}
             raise UnknownNameError("dataset", dataset, known, "your own recordings: ser prepare --manifest FILE.csv")
         if CORPORA[dataset].render is not None:
             if not may_prepare:

@@ -56,10 +56,15 @@ def open_or_create_run(
         _delete_run(folder)
         write_json(folder / IDENTITY_NAME, asdict(identity))
         return run
-    there = run.identity()
+    try:
+        there = run.identity()
+    except RunError:
+        if not force:
+            raise
+        there = None
     if there == identity:
         return run
-    if force:
+    if there is None or force:
         _delete_run(folder)
     else:
         _change_run(run, there, identity, settings, changed_anyway)

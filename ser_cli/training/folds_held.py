@@ -29,7 +29,7 @@ def starting(folder: Path, identity: RunIdentity, *, force: bool, changed_anyway
         if others:  # not ours: nothing is left behind in it, no lock either
             raise RunError(f"{folder} exists and holds no run; choose a new folder with --output")
     with locked_folder(folder, ".start.lock"):
-        if (force or changed_anyway) and (folder / IDENTITY_NAME).is_file() and run.identity() != identity:
+        if (force or changed_anyway) and (folder / IDENTITY_NAME).is_file() and not run.is_that_of(identity):
             _require_unheld(folder)
         yield
 
