@@ -2,7 +2,7 @@
 
 FOLDER/
   model.safetensors  the weights
-  model.json         labels, preprocessing, recipe, encoder; where the model comes from; SHA-256 of both files
+  model.json         labels, preprocessing, recipe, encoders, tasks; where the model comes from; SHA-256 of both files
 """
 
 import hashlib
@@ -15,14 +15,17 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
+from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import RunError, SerError
 from ser_cli.files import read_bounded, write_atomically, write_json
-from ser_cli.models.building import describe_encoder, rebuild_model
+from ser_cli.models import vggish
+from ser_cli.models.building import describe_encoder, describe_tasks, describe_text_encoder, rebuild_model
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.folders import begins_as_pickle, pickle_in
 from ser_cli.provenance import DESCRIPTION_NAME, PREPROCESSING, Provenance, read_description, read_provenance
 from ser_cli.recipe import Recipe
-from ser_cli.recipe_settings import BUILT_IN_ENCODER
+from ser_cli.recipe_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
+from ser_cli.tasks.outputs import TaskOutputs
 
 WEIGHTS_NAME = "model.safetensors"
 FORMAT = 3
@@ -73,6 +76,8 @@ def save_model(
         "provenance": asdict(provenance) if provenance else None,
         "recipe": recipe.model_dump(mode="json"),
         "encoder": describe_encoder(model),
+        "tasks": describe_tasks(model),
+        "text": describe_text_encoder(model),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
     description["sha256"] = _hash_description(description)
@@ -114,7 +119,8 @@ def load_model(folder: Path) -> TrainedModel:
         labels = tuple(description["labels"])
         told = description.get("provenance")
         provenance = read_provenance(told) if told else None
-        model = rebuild_model(recipe, len(labels), description["encoder"])
+        tasks = TaskOutputs.from_json(description.get("tasks", {}))
+        model = rebuild_model(recipe, len(labels), description["encoder"], tasks, description.get("text"))
         weights = safetensors.torch.load(content)
         if description.get("format", 1) < 3:
             weights = {HEAD_BEFORE_FORMAT_3.get(name, name): value for name, value in weights.items()}
@@ -197,6 +203,13 @@ def _hash_description(description: Mapping[str, Any]) -> str:
 
 def _features(recipe: Recipe) -> dict[str, Any]:
     """What the encoder makes of the waveform, for whoever rebuilds it elsewhere."""
+    if recipe.encoder.name == VGGISH_ENCODER:
+        return {
+            "kind": "log-mel spectrogram",
+            "mel_bands": vggish.MEL_BANDS,
+            "hop_ms": 1000 * vggish.HOP / SAMPLE_RATE_HZ,
+            "window_ms": 1000 * vggish.WINDOW / SAMPLE_RATE_HZ,
+        }
     if recipe.encoder.name != BUILT_IN_ENCODER:
         return {"kind": "waveform", "encoder": Path(recipe.encoder.name).name}
     settings = recipe.conformer

@@ -1,4 +1,4 @@
-"""Predictions of a model for stored clips."""
+"""Predictions of a model for stored clips: of their emotion, and of the tasks beside it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +12,9 @@ from ser_cli.data.batches import BatchLoader
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.runs.predictions import Prediction
+from ser_cli.tasks.outputs import GENDERS, TaskOutputs
+from ser_cli.tasks.predictions import TaskPrediction
+from ser_cli.tasks.transcripts import decode
 
 Progress = Callable[[int], None]
 """Told how many clips are done, after each batch."""
@@ -106,3 +109,63 @@ def classify_stored(
             done += left[identity] == 0
         progress(done)
     return np.stack([probabilities[identity] for identity in ids])
+
+
+@torch.inference_mode()
+def predict_tasks(
+    model: EmotionClassifier,
+    corpus: PreparedCorpus,
+    ids: Sequence[str],
+    outputs: TaskOutputs,
+    batch_size: int,
+    *,
+    max_clip_s: float = math.inf,
+    max_batch_s: float = 0.0,
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[TaskPrediction, ...]:
+    """What a model says of stored clips beside their emotion, in the order of `ids`.
+
+    A clip that is longer than `max_clip_s` is heard in windows: its gender is that of the mean of their probabilities,
+    weighted by length, and its text is that of one window after the other, so that a word at an edge may be cut in two.
+
+    Args:
+        model: put into evaluation mode, and left so.
+        corpus: where the clips are stored.
+        ids: the clips.
+        outputs: what the outputs of its tasks mean.
+        batch_size: clips, or windows of clips, at a time.
+        max_clip_s: see `classify_stored`.
+        max_batch_s: likewise.
+        progress: called after each batch.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    if not getattr(model.encoder, "exact_under_padding", True):
+        batch_size = 1
+    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+    genders = dict.fromkeys(ids, torch.zeros(len(GENDERS), dtype=torch.float64))
+    texts: dict[str, dict[int, str]] = {identity: {} for identity in ids}
+    for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
+        on_device = batch.to(device)
+        output = model(on_device.waveforms, on_device.lengths, texts=batch.texts)
+        said = {task: logits.cpu() for task, logits in output.tasks.items()}
+        frames = output.frame_mask.sum(dim=1).tolist()
+        for row, clip in enumerate(planned.clips):
+            identity = clip.window.id
+            if outputs.gender:
+                share = said["gender"][row].double().softmax(dim=0) * clip.samples
+                genders[identity] = genders[identity] + share
+            if outputs.characters:
+                best = said["characters"][row, : frames[row]].argmax(dim=-1).tolist()
+                texts[identity][clip.window.start] = decode(best, outputs.characters)
+        progress()
+    return tuple(
+        TaskPrediction(
+            identity,
+            corpus.by_id[identity].gender,
+            outputs.gender[int(genders[identity].argmax())] if outputs.gender else "",
+            corpus.by_id[identity].text,
+            " ".join(filter(None, (text for _, text in sorted(texts[identity].items())))),
+        )
+        for identity in ids
+    )

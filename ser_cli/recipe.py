@@ -19,6 +19,7 @@ from ser_cli.errors import ProblemsError, UnknownNameError, UsageError, did_you_
 from ser_cli.files import read_text
 from ser_cli.recipe_settings import (
     BUILT_IN_ENCODER,
+    VGGISH_ENCODER,
     ConformerSettings,
     EncoderSettings,
     HeadSettings,
@@ -28,8 +29,10 @@ from ser_cli.recipe_settings import (
     PoolingSettings,
     Section,
     SelectionSettings,
+    TextSettings,
     TrainingSettings,
 )
+from ser_cli.tasks.settings import TaskSettings
 
 MAX_RECIPE_BYTES = 256 << 10
 MAX_DOTS = 50
@@ -44,9 +47,11 @@ class Recipe(Section):
     """Decides folds that are dealt, held-out speakers, initial weights, order, mixing and augmentation."""
     encoder: EncoderSettings = EncoderSettings()
     conformer: ConformerSettings = ConformerSettings()
+    text: TextSettings = TextSettings()
     mixup: MixupSettings = MixupSettings()
     pooling: PoolingSettings = PoolingSettings()
     head: HeadSettings = HeadSettings()
+    tasks: TaskSettings = TaskSettings()
     losses: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
@@ -54,9 +59,51 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_the_encoder(self) -> "Recipe":
-        if self.training.compile and self.encoder.name == BUILT_IN_ENCODER:
+        if self.training.compile and self.encoder.name in (BUILT_IN_ENCODER, VGGISH_ENCODER):
             raise ValueError(
-                "training.compile is for the layers of a pre-trained encoder; leave it out, or name one: encoder.name"
+                "training.compile is for the layers of a pre-trained encoder such as WavLM; leave it out, or name one:"
+                " encoder.name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_no_texts(self) -> "Recipe":
+        if self.text.encoder and self.mixup.method != "none":
+            raise ValueError(
+                f"mixup.method {self.mixup.method} lays two voices over each other, and text.encoder reads one"
+                " transcript: a mixture has none of its own; set mixup.method to none, or text.encoder to nothing"
+            )
+        return self
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether transcripts decide the result."""
+        return bool(self.text.encoder) or self.tasks.characters
+
+    @model_validator(mode="after")
+    def _has_a_head_for_the_tasks(self) -> "Recipe":
+        if self.tasks.wanted and self.head.name != "branches":
+            raise ValueError(
+                f"tasks {', '.join(self.tasks.wanted)} need a branch each, and head.name is {self.head.name}; set it to"
+                " branches, or switch the tasks off"
+            )
+        if self.head.name == "branches" and self.head.hidden_dim:
+            raise ValueError("head.hidden_dim is of the head linear; the width of branches is tasks.hidden_dim")
+        if self.tasks.characters and self.encoder.name == VGGISH_ENCODER:
+            raise ValueError(
+                f"tasks.characters tells a character or none in each frame, and {VGGISH_ENCODER} has one frame in 0.96"
+                " s; switch the task off, or name another encoder"
+            )
+        if self.tasks.characters and self.text.encoder and self.text.fusion == "attention":
+            raise ValueError(
+                "tasks.characters is to hear what is said, and text.fusion attention has the frames read it; switch the"
+                " task off, or set text.fusion to concatenate"
+            )
+        crops = self.encoder.name == BUILT_IN_ENCODER and self.conformer.crop_s < self.training.max_clip_s
+        if self.tasks.characters and crops:
+            raise ValueError(
+                f"tasks.characters learns whole texts, and the built-in encoder keeps {self.conformer.crop_s:g} s of"
+                f" training clips of up to {self.training.max_clip_s:g} s; set conformer.crop_s to training.max_clip_s"
             )
         return self
 
@@ -68,7 +115,7 @@ class Recipe(Section):
 
     def as_toml(self) -> str:
         """The resolved recipe as a file that `--recipe` accepts."""
-        return tomli_w.dumps(self.model_dump(mode="json"))
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))  # TOML has no word for what is left out
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -185,7 +232,8 @@ def _sentence(problem: Any) -> str:
         return f"{'.'.join(where)}: unknown{did_you_mean(where[-1], model.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     found = f", found {problem['input']!r}" if not isinstance(problem["input"], dict) else ""
-    return f"{'.'.join(where)}: {message}{found}"
+    subject = f"{'.'.join(where)}: " if where else ""  # sections that do not go together name their own keys
+    return f"{subject}{message}{found}"
 
 
 def describe_settings() -> list[tuple[str, str, str]]:
@@ -194,7 +242,7 @@ def describe_settings() -> list[tuple[str, str, str]]:
     for section, field in Recipe.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             rows += [
-                (f"{section}.{key}", str(inner.default), inner.description or "")
+                (f"{section}.{key}", str("" if inner.default is None else inner.default), inner.description or "")
                 for key, inner in field.annotation.model_fields.items()
             ]
     return rows

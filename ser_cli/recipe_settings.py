@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BUILT_IN_ENCODER = "conformer"
 """The encoder that is trained from scratch and needs no download."""
+VGGISH_ENCODER = "vggish"
+"""The encoder that was published with AudioSet, whose weights come from a file."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,10 +33,16 @@ class EncoderSettings(Section):
     """Which network turns a waveform into frames."""
 
     name: str = BUILT_IN_ENCODER
-    """`conformer`, the id of a speech encoder on the hub of transformers, or a local folder of one."""
+    """`conformer`, `vggish`, the id of a speech encoder on the hub of transformers, or a local folder of one."""
+    weights: str = ""
+    """Of `vggish`: a safetensors or .npz file of the published weights, with the names of the TensorFlow checkpoint or
+    of its PyTorch port."""
     layers: Annotated[int, Field(ge=0)] = 0
     """Of a pre-trained encoder: its first so many transformer layers; later ones are dropped. 0 keeps all. The
     label-adaptive mixup paper keeps 22 of HuBERT-Large's 24."""
+    projection_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of a pre-trained encoder: dropout on the output of each layer's self-attention, before the feed-forward module;
+    left out, as in its checkpoint. 0.4 in the label-adaptive mixup paper."""
     fusion: Literal["last", "weighted_sum"] = "last"
     """Of a pre-trained encoder: `last` takes the frames of its last layer; `weighted_sum` a learnt weighted sum over
     all of its layers, as the multi-task paper does."""
@@ -48,6 +56,27 @@ class EncoderSettings(Section):
     less memory, a third more time."""
 
     @model_validator(mode="after")
+    def _is_vggish_where_that_is_meant(self) -> "EncoderSettings":
+        if self.weights and self.name != VGGISH_ENCODER:
+            raise ValueError(
+                f"weights names a file of {VGGISH_ENCODER}'s, and name is {self.name}, which brings its own; leave it"
+                f" out, or set name to {VGGISH_ENCODER}"
+            )
+        asked = {
+            "layers": self.layers,
+            "fusion": self.fusion != "last",
+            "projection_dropout": self.projection_dropout is not None,
+            "checkpoint_activations": self.checkpoint_activations,
+        }
+        given = [key for key, value in asked.items() if value]
+        if self.name == VGGISH_ENCODER and given:
+            raise ValueError(
+                f"{', '.join(given)}: for the transformer layers of a pre-trained encoder, and {VGGISH_ENCODER} has"
+                " none; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_such_layers(self) -> "EncoderSettings":
         if self.name == BUILT_IN_ENCODER and self.frozen != "nothing":
             raise ValueError(
@@ -58,6 +87,16 @@ class EncoderSettings(Section):
             raise ValueError(
                 "checkpoint_activations is for the layers of a pre-trained encoder; the built-in one is small: leave it"
                 " out"
+            )
+        if self.name == BUILT_IN_ENCODER and self.projection_dropout is not None:
+            raise ValueError(
+                "projection_dropout is for the layers of a pre-trained encoder; the built-in one has a setting of its"
+                " own for all of its modules, conformer.dropout: leave it out"
+            )
+        if self.frozen == "everything" and self.projection_dropout is not None:
+            raise ValueError(
+                "frozen everything never trains the encoder, and projection_dropout acts in its training alone;"
+                " choose one of them"
             )
         if self.frozen == "everything" and self.fusion != "last":
             raise ValueError(
@@ -115,6 +154,24 @@ class ConformerSettings(Section):
         return self
 
 
+class TextSettings(Section):
+    """What is read beside what is heard: the transcript of each clip, column `text` of the manifest."""
+
+    encoder: str = ""
+    """The id of a text encoder on the hub of transformers such as `google-bert/bert-base-uncased`, or a local folder of
+    one; empty reads no text."""
+    frozen: bool = False
+    """Keep its weights as they are."""
+    max_tokens: Annotated[int, Field(ge=2, le=8_192)] = 128
+    """Longer texts are cut; BERT reads at most 512. Of a clip that is longer than `training.max_clip_s`, each window
+    is read with the whole text."""
+    fusion: Literal["concatenate", "attention"] = "concatenate"
+    """`concatenate`: the state of [CLS] beside the pooled frames, as in SERVER; `attention`: self-attention over tokens
+    and frames together before they are pooled, as in 3M-SER."""
+    heads: Width = 8
+    """Attention heads of `attention`."""
+
+
 class MixupSettings(Section):
     """How training clips are mixed."""
 
@@ -157,9 +214,12 @@ class PoolingSettings(Section):
 class HeadSettings(Section):
     """From the embedding to the logits."""
 
+    name: Literal["linear", "branches"] = "linear"
+    """`linear`: one linear layer, or two. `branches`: the multi-task paper's, one for emotion and one for each of
+    `tasks`."""
     hidden_dim: Annotated[int, Field(ge=0, le=8_192)] = 0
-    """Width of a linear layer before the one that gives the logits; 0 has none. The label-adaptive mixup paper has two
-    layers; 64 is the width in its public code."""
+    """Of `linear`: width of a linear layer before the one that gives the logits; 0 has none. The label-adaptive mixup
+    paper has two layers; 64 is the width in its public code."""
 
 
 class LossSettings(Section):
@@ -235,11 +295,13 @@ class OptimizerSettings(Section):
     """Of the model."""
     center_learning_rate: Positive = 5e-3
     """Of the class centers."""
-    schedule: Literal["exponential", "cosine"] = "exponential"
-    """`exponential`: times `decay` after each epoch until epoch `decay_epochs`; `cosine`: rises linearly
-    over `warmup_epochs`, then falls to 0."""
+    schedule: Literal["exponential", "step", "cosine"] = "exponential"
+    """`exponential`: times `decay` after each epoch until epoch `decay_epochs`; `step`: times `decay` after every
+    `step_epochs` epochs; `cosine`: rises linearly over `warmup_epochs`, then falls to 0."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """Factor per epoch; the paper's is 7/8."""
+    """Factor of the exponential schedule and of that in steps; the paper's is 7/8."""
+    step_epochs: Count = 30
+    """Epochs from one step to the next."""
     decay_epochs: Annotated[int, Field(ge=0)] = 20
     """Epoch after which the exponential schedule stands still."""
     warmup_epochs: NotNegative = 0.0
@@ -296,9 +358,14 @@ class SelectionSettings(Section):
     """Which epoch is tested."""
 
     by: Literal["validation", "last", "test"] = "validation"
-    """`validation`: the epoch with the highest UA on held-out speakers; `last`: the last one, nothing held
-    out; `test`: the highest UA on the test side, as some papers do, which is no fair estimate."""
+    """`validation`: the epoch with the highest UA on held-out speakers, or on clips where `validation_share` says so;
+    `last`: the last one, nothing held out; `test`: the highest UA on the test side, as some papers do, which is no
+    fair estimate."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Epochs without a better one after which a fold's training ends; 0 trains all of them."""
     validation_speakers: Count = 2
     """Speakers held out of each training side, both genders where known."""
+    validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Above 0: in the place of speakers, this share of the training side's clips, drawn at random among those of each
+    emotion. Their speakers are heard in training, which flatters the choice of the epoch. 0.1 in the label-adaptive
+    mixup paper. Protocols that fix who chooses the epoch keep them."""

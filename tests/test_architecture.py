@@ -13,12 +13,13 @@ LIGHT = ["cli", "console", "errors", "files", "home", "metrics", "provenance", "
 LIGHT += ["commands.ablate", "commands.evaluate", "commands.predict", "commands.train", "commands.cell_view"]
 LIGHT += [f"runs.{name}" for name in ("directory", "opening", "locks", "predictions", "embeddings")]
 LIGHT += [f"preparation.{name}" for name in ("downloading", "decoding", "whole_corpus")]
-LIGHT += [f"prediction.{name}" for name in ("recordings", "answers")]
+LIGHT += [f"prediction.{name}" for name in ("recordings", "answers", "transcripts")]
 LIGHT += [f"evaluation.{name}" for name in ("scores", "reports", "breakdown", "intervals", "tables", "pages")]
 LIGHT += [f"evaluation.{name}" for name in ("comparison", "cross_corpus")] + ["ablation.grids"]
 LIGHT += [f"training.{name}" for name in ("history", "checkpoint_times", "disk_space", "observers")]
 LIGHT += [f"data.{name}" for name in ("manifest", "selection", "protocols", "folds", "store", "audio")]
-LIGHT += ["data.streaming", "data.batch_plans"]
+LIGHT += ["data.streaming", "data.batch_plans", "evaluation.tasks"]
+LIGHT += [f"tasks.{name}" for name in ("settings", "outputs", "transcripts", "predictions", "scores")]
 
 
 def imported_by(path: Path) -> set[str]:

@@ -40,6 +40,8 @@ zpty -r -m z out '*{wanted}*' && print -r -- "$out"
 zpty -d z
 """
 
+RECIPES = sorted(path.stem for path in (ROOT / "ser_cli/recipes").glob("*.toml"))
+
 
 @pytest.fixture
 def on_path(tmp_path, monkeypatch):
@@ -127,9 +129,9 @@ def test_recipes_and_encoders_are_offered_with_files(on_path):
     Path("mine.toml").write_text("")
     Path("recipes").mkdir()
     Path("recipes/yours.toml").write_text("")
-    assert bash_offers("ser", "train", "--recipe", "") == ["conformer", "demo", "mll", "mine.toml"]
+    assert bash_offers("ser", "train", "--recipe", "") == [*RECIPES, "mine.toml"]
     assert bash_offers("ser", "train", "--recipe", "recipes/") == ["recipes/yours.toml"]
-    assert bash_offers("ser", "train", "--encoder", "") == ["conformer"]
+    assert bash_offers("ser", "train", "--encoder", "") == ["conformer", "vggish"]
 
 
 def test_run_folders_are_offered_one_level_down(on_path):
@@ -151,7 +153,7 @@ def test_fish_offers_values_with_what_they_are(on_path, home):
         "demo": "Demo: synthetic emotional speech, rendered by ser itself",
     }
     assert fish_offers("ser evaluate ") == {"runs/first": "run"}
-    assert set(fish_offers("ser train --recipe ")) == {"conformer", "demo", "mll"}
+    assert set(fish_offers("ser train --recipe ")) == set(RECIPES)
     assert {"prepare", "train", "evaluate"} <= set(fish_offers("ser "))
 
 

@@ -101,8 +101,8 @@ def test_a_loss_that_is_no_number_is_named_with_the_clips_and_nothing_is_learnt(
     before = learner.tested_weights()
     each = learner.criterion.each
 
-    def broken(output, targets):
-        losses = each(output, targets)
+    def broken(output, targets, task_targets):
+        losses = each(output, targets, task_targets)
         return {**losses, "focal": losses["focal"] * float("inf")}
 
     monkeypatch.setattr(learner.criterion, "each", broken)
@@ -120,8 +120,8 @@ def test_a_gradient_that_is_no_number_is_traced_to_its_loss(small, monkeypatch):
     learner, batch = small
     each = learner.criterion.each
 
-    def broken(output, targets):
-        losses = each(output, targets)
+    def broken(output, targets, task_targets):
+        losses = each(output, targets, task_targets)
         nothing = losses["center"] * 0
         # The square root has a finite value and an infinite slope at 0.
         return {**losses, "center": losses["center"] + nothing.sqrt()}
@@ -159,7 +159,7 @@ def test_gradients_of_several_batches_make_the_step_of_one(small):
     assert [part.ids for part in halves] == [batch.ids[:3], batch.ids[3:]]
     assert halves[0].waveforms.shape[1] == int(halves[0].lengths.max()) < batch.waveforms.shape[1]
     learner.model.eval()  # batch normalisation would see the halves
-    learner.criterion.each = lambda output, targets: {"kl": learner.criterion.kl(output.logits, targets)}
+    learner.criterion.each = lambda output, targets, _: {"kl": learner.criterion.kl(output.logits, targets)}
     before = learner.state()
     learner.augmentation = None
     whole = learner._add_gradients([batch])

@@ -59,8 +59,8 @@ def complete_grid(incomplete: str) -> Choices:
 
 
 def complete_encoder() -> Choices:
-    """The built-in encoder; folders and ids of the hub are typed."""
-    return [("conformer", "built in, trained from scratch")]
+    """Encoders with a name of their own; folders and ids of the hub are typed."""
+    return [("conformer", "built in, trained from scratch"), ("vggish", "AudioSet's, with --set encoder.weights=FILE")]
 
 
 def complete_run(incomplete: str) -> Choices:

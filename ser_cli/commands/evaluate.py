@@ -44,8 +44,13 @@ def evaluate(
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Draw pictures and write report.html, or tables alone.")
     ] = True,
-    device: Annotated[str, typer.Option(metavar="NAME", help="With --dataset: auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="With --dataset: clips at a time.")] = 16,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default="auto", help="With --dataset: auto, cpu, cuda, cuda:1, mps."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", show_default="16", help="With --dataset: clips at a time.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into an output folder that holds files.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -62,6 +67,10 @@ def evaluate(
     console = Console(quiet, verbose)
     elsewhere = dataset is not None or manifest is not None
     _require_sensible(run, elsewhere, choice=bool(labels or where), clip=bool(clip), figures=figures)
+    if not elsewhere and (device or batch_size):
+        raise UsageError(
+            "--device and --batch-size are for the models that --dataset or --manifest asks; leave them out"
+        )
     if output is not None:
         _require_free(output, force)
     if elsewhere:
@@ -70,7 +79,9 @@ def evaluate(
         model_folders(run[0])  # fails now, not after a corpus was prepared
         with counting_bar(console, "preparing", "clip") as progress:
             corpus = options.open_chosen(dataset, manifest, labels, where, progress)
-        _evaluate_elsewhere(console, run[0], corpus, output, device, batch_size, figures=figures, json=json)
+        _evaluate_elsewhere(
+            console, run[0], corpus, output, device or "auto", batch_size or 16, figures=figures, json=json
+        )
     elif len(run) == 2:
         _compare(console, run[0], run[1], output, figures=figures, json=json)
     else:
@@ -120,6 +131,10 @@ def _evaluate_run(
         console.warn(f"not done yet: fold {', '.join(map(str, scores.missing_folds))}; the figures cover the others")
     _write_run_report(console, opened, scores, output, clips, figures=figures)
     console.say(f"95 % intervals: {interval_sentence(scores.breakdown)}")
+    if scores.tasks is not None:
+        console.say(f"tasks beside emotion: {scores.tasks.sentence()}")
+        for sentence in scores.tasks.left_out:
+            console.say(f"left out: {sentence}")
     if json:
         console.result_json(scores.as_json())
         return
@@ -192,6 +207,8 @@ def _evaluate_elsewhere(
         )
     console.say(f"{folder} on {found.dataset}")
     for sentence in cross_corpus.mapping_sentences(found):
+        console.say(sentence)
+    for sentence in cross_corpus.task_sentences(found):
         console.say(sentence)
     if heard := cross_corpus.heard_sentence(found):
         console.insist(heard)

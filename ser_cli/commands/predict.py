@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ser_cli.prediction.classifiers import OpenedModel
     from ser_cli.prediction.recordings import Source
     from ser_cli.prediction.streams import Windows
+    from ser_cli.prediction.transcripts import Transcripts
 
 EXAMPLES = options.examples(
     "ser predict --model runs/demo clip.wav calls/", "ser predict --model runs/demo --window 4 --hop 1 meeting.flac"
@@ -59,6 +60,12 @@ def predict(
     ] = None,
     hop: Annotated[
         float | None, typer.Option(metavar="S", help="From one window's start to the next (default: the window).")
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What the recordings say, for a model that reads it: CSV with columns path and text."
+        ),
     ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Take part I of N of the list, for an array of jobs.")
@@ -106,7 +113,8 @@ def predict(
         _export(console, opened, output, force=force)
         return
     _say_model(console, opened)
-    view = _Writer(console, opened, windows, json=json, header=header)
+    transcripts = _transcripts(opened, model, texts)
+    view = _Writer(console, opened, windows, transcripts, json=json, header=header)
     sources = list_recordings(audio or [], part)
     try:
         if output is None:
@@ -150,6 +158,26 @@ def _check(
     return Windows(window, hop)
 
 
+def _transcripts(opened: "OpenedModel", model: str, path: Path | None) -> "Transcripts | None":
+    """What the recordings say, where the model reads it.
+
+    Raises:
+        UsageError: it reads texts and there are none, or there are and it reads none.
+    """
+    if path is None and opened.classifier.reads_texts:
+        raise UsageError(
+            f"--model {model}: it reads what is said beside how it is said, and a recording brings no transcript\n"
+            f"  give them as CSV with columns path and text: --texts FILE"
+        )
+    if path is None:
+        return None
+    if not opened.classifier.reads_texts:
+        raise UsageError(f"--texts {path}: the model {model} hears alone and reads no text; leave it out")
+    from ser_cli.prediction.transcripts import read_transcripts
+
+    return read_transcripts(path)
+
+
 def _say_model(console: Console, opened: "OpenedModel") -> None:
     labels = opened.classifier.labels
     console.detail(f"{opened.description}; labels {', '.join(labels)}")
@@ -178,9 +206,16 @@ class _Writer:
     """Puts answers where they belong, one whole line at a time."""
 
     def __init__(
-        self, console: Console, opened: "OpenedModel", windows: "Windows | None", *, json: bool, header: bool
+        self,
+        console: Console,
+        opened: "OpenedModel",
+        windows: "Windows | None",
+        transcripts: "Transcripts | None",
+        *,
+        json: bool,
+        header: bool,
     ) -> None:
-        self.console, self.opened, self.windows = console, opened, windows
+        self.console, self.opened, self.windows, self.transcripts = console, opened, windows, transcripts
         self.json, self.header = json, header and not json
 
     def to_stdout(self, sources: "Iterator[Source]", batch_size: int) -> tuple[int, int]:
@@ -211,6 +246,7 @@ class _Writer:
             "header": self.header,
             "window_s": cut.window_s if cut else None,
             "hop_s": cut.hop_s if cut else None,
+            **({"texts": self.transcripts.hash} if self.transcripts else {}),
         }
         with AnswerFile(output, facts).open(force=force) as file:
             earlier = Resumption(file, json_lines=self.json, windows=cut is not None, header=self.header)
@@ -244,7 +280,13 @@ class _Writer:
 
         before, began, told = done, time.monotonic(), time.monotonic()
         previous: Answer | None = None
-        answers = predict_recordings(self.opened.classifier, sources, batch_size=batch_size, windows=self.windows)
+        answers = predict_recordings(
+            self.opened.classifier,
+            sources,
+            batch_size=batch_size,
+            windows=self.windows,
+            transcripts=self.transcripts,
+        )
         for answer in answers:
             write(answer)
             failed += bool(answer.error)

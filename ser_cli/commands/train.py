@@ -60,7 +60,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|DIR|HUB-ID",
-            help="`conformer`, or a speech encoder of transformers.",
+            help="`conformer`, `vggish`, or a speech encoder of transformers.",
             autocompletion=completion.complete_encoder,
         ),
     ] = None,
@@ -99,19 +99,8 @@ def train(
             help="Go on with the run in the output folder, as the plain command does too; starts one if none is there.",
         ),
     ] = False,
-    resume_anyway: Annotated[
-        bool,
-        typer.Option(
-            "--resume-anyway", help="Go on with it although recipe, corpus or versions have changed; reports say so."
-        ),
-    ] = False,
-    checkpoint_every: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|200steps|10m",
-            help="How often each fold is saved (auto: within 10 minutes, at most 2 % of the time).",
-        ),
-    ] = "auto",
+    resume_anyway: options.ResumeAnyway = False,
+    checkpoint_every: options.CheckpointEvery = "auto",
     force: Annotated[bool, typer.Option("--force", help="Delete another run that lies in the output folder.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,

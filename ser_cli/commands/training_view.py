@@ -89,6 +89,11 @@ class TrainingView:
         sides = ", ".join(f"{side} {count_of(len(ids), 'clip')}" for side, ids in fold.sides if ids)
         self._console.say(f"fold {fold.index}/{self._folds}: {sides}")
 
+    def tasks_chosen(self, sentences: Sequence[str]) -> None:
+        """Say which tasks are left out, and why."""
+        for sentence in sentences:
+            self._console.say(f"  {sentence}")
+
     def weights_chosen(self, weights: "LossWeights", measured: bool) -> None:
         """Say the weights of the losses."""
         origin = "measured on the first batches" if measured else "from the recipe"

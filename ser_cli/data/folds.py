@@ -59,7 +59,7 @@ def make_folds(protocol: Protocol, corpus: PreparedCorpus, *, validation_speaker
         validation_speakers: speakers held out of the training side, alternating genders where known; a
             session protocol holds out whole sessions until it has as many. At most a third of the training
             side is taken. 0 holds nothing out. A protocol that fixes its validation groups, or holds out
-            utterances because too few groups are left, does that instead.
+            utterances because too few groups are left or its `validation_share` says so, does that instead.
         seed: chooses the validation groups, separately for each fold.
 
     Raises:
@@ -105,8 +105,7 @@ def check_folds(folds: Sequence[Fold], corpus: PreparedCorpus, protocol: Protoco
     for fold in folds:
         for what in ("speaker", "session", "dialog"):
             if what not in protocol.crossing:
-                heard_in_validation = protocol.validation_by == "utterance"
-                _check_crossing(fold, corpus, what, _heard(what), heard_in_validation=heard_in_validation)
+                _check_crossing(fold, corpus, what, _heard(what), heard_in_validation=protocol.validates_on_heard)
         _check_crossing(fold, corpus, "recording", lambda u: {corpus.audio_hash(u.id)})
         _check_crossing(fold, corpus, "source", lambda u: {u.id, *mixed_from(u)})
         for side, ids in fold.sides:
@@ -140,6 +139,12 @@ def caveats(folds: Sequence[Fold], corpus: PreparedCorpus) -> list[str]:
         f"{count_of(trained, 'training clip')} are of unknown speakers, so it cannot be shown that those who are tested"
         f" are unheard (without them: --where speaker!={UNKNOWN_SPEAKER})"
     ]
+
+
+def validates_on_heard(fold: Fold, corpus: PreparedCorpus) -> bool:
+    """Whether a speaker whose clips choose the epoch is heard in training too."""
+    trained, judged = ({corpus.by_id[i].speaker for i in ids} for ids in (fold.train, fold.validation))
+    return bool(trained & judged - {UNKNOWN_SPEAKER})
 
 
 def mixed_from(utterance: Utterance) -> tuple[str, ...]:
@@ -223,8 +228,10 @@ def _hold_out(
     rng: np.random.Generator,
 ) -> tuple[list[Utterance], list[Utterance]]:
     """Part a training side: what is trained on, and what chooses the epoch."""
+    if protocol.validation_share:
+        return _hold_out_clips(train, corpus, rng, protocol.validation_share, lambda u: (u.emotion,), fewest=1)
     if protocol.validation_by == "utterance":
-        return _hold_out_utterances(train, corpus, rng)
+        return _hold_out_clips(train, corpus, rng, VALIDATION_SHARE, lambda u: (u.speaker, u.emotion))
     unit = protocol.unit if protocol.validation_by == "group" else protocol.validation_by
     members: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in train:
@@ -270,20 +277,27 @@ def _choose_groups(
     )
 
 
-def _hold_out_utterances(
-    train: Sequence[Utterance], corpus: PreparedCorpus, rng: np.random.Generator
+def _hold_out_clips(
+    train: Sequence[Utterance],
+    corpus: PreparedCorpus,
+    rng: np.random.Generator,
+    share: float,
+    stratum_of: Callable[[Utterance], tuple[str, ...]],
+    *,
+    fewest: int = 0,
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Part a training side: a share of the clips of each speaker and emotion, drawn, chooses the epoch.
+    """Part a training side: a share of the clips of each stratum, and no less than `fewest`, chooses the epoch.
 
     Recordings that are the same under several names go together.
     """
-    cells: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    strata: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for utterance in sorted(train, key=lambda utterance: utterance.id):
-        cells[utterance.speaker, utterance.emotion][corpus.audio_hash(utterance.id)] = None
+        strata[stratum_of(utterance)][corpus.audio_hash(utterance.id)] = None
     held = set()
-    for _, cell in sorted(cells.items()):
-        recordings = list(cell)
-        held |= {recordings[n] for n in rng.permutation(len(recordings))[: round(VALIDATION_SHARE * len(recordings))]}
+    for _, stratum in sorted(strata.items()):
+        recordings = list(stratum)
+        count = max(fewest, round(share * len(recordings)))
+        held |= {recordings[n] for n in rng.permutation(len(recordings))[:count]}
     validation = [utterance for utterance in train if corpus.audio_hash(utterance.id) in held]
     return [utterance for utterance in train if corpus.audio_hash(utterance.id) not in held], validation
 

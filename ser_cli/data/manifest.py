@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ser_cli.data import votes
+from ser_cli.errors import CorpusError, count_of
 from ser_cli.files import read_table, write_atomically
 
 COLUMNS = ("id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s")
@@ -84,6 +85,45 @@ def hash_manifest(utterances: Iterable[Utterance], audio_hashes: Iterable[str]) 
         row += [f"{column}={text}" for column, text in utterance.extra if column in DECISIVE_COLUMNS]
         digest.update("\x1f".join(row).encode() + b"\n")
     return digest.hexdigest()
+
+
+def hash_with_texts(manifest_hash: str, utterances: Iterable[Utterance]) -> str:
+    """The hash of a manifest for a run that reads transcripts: they decide its result too.
+
+    Args:
+        manifest_hash: what `hash_manifest` gave.
+        utterances: in the same order.
+    """
+    digest = hashlib.sha256(manifest_hash.encode())
+    for utterance in utterances:
+        text = utterance.text.encode()
+        digest.update(b"%d:%b" % (len(text), text))  # no text can be taken for the end of one and the start of another
+    return digest.hexdigest()
+
+
+def require_texts(corpus: str, utterances: Sequence[Utterance]) -> None:
+    """See that every utterance has a transcript.
+
+    Args:
+        corpus: its name, for the message.
+        utterances: that a model is to read.
+
+    Raises:
+        CorpusError: some have none.
+    """
+    silent = [utterance.id for utterance in utterances if not utterance.text]
+    if len(silent) == len(utterances):
+        raise CorpusError(
+            f"{corpus}: no clip has a transcript (column text of the manifest), and the model reads them (text.encoder)"
+            f"\n  choose a corpus that has them, add the column to a manifest of your own, or train a model that hears"
+            f" alone: --set text.encoder="
+        )
+    if silent:
+        raise CorpusError(
+            f"{corpus}: {len(silent):,} of {count_of(len(utterances), 'clip')} have no transcript (column text of the"
+            f" manifest), such as {silent[0]}, and the model reads them (text.encoder)\n"
+            f"  leave these clips out: --where 'text!='; or add what they say to a manifest of your own"
+        )
 
 
 def total_hours(utterances: Iterable[Utterance]) -> float:

@@ -56,6 +56,12 @@ class Protocol:
     """What its publisher lets stand on both sides all the same, such as `speaker`; said in every report."""
     lacking: tuple[str, ...] = ()
     """Emotions that some tested groups never show; where they are absent, UA is the mean over the others."""
+    validation_share: float = 0.0
+    """Of the training clips, where a recipe has so many of them drawn to choose the epoch in the place of groups. No
+    part of the hash: who is tested does not change; the hash of the folds has it."""
+    chooses: bool = True
+    """Whether the epoch is chosen on what is held out; not where a recipe takes the last one, say. No part of the hash
+    either."""
 
     @property
     def hash(self) -> str:
@@ -67,11 +73,25 @@ class Protocol:
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     @property
+    def validates_on_heard(self) -> bool:
+        """Whether clips of training speakers choose the epoch."""
+        return not self.validation and (self.validation_by == "utterance" or self.validation_share > 0)
+
+    @property
     def rule(self) -> str:
         """How it divides, as a sentence for reports."""
         parts = [f"each fold tests {'unheard ' if not self.crossing else ''}{self.unit}s"]
-        if self.validation:
-            parts.append(f"the {self.unit}s that choose the epoch are fixed")
+        if not self.chooses:
+            parts += [f"the {self.unit}s that are fixed to choose the epoch are left unused"] if self.validation else []
+        elif self.validation:
+            kept = ", whatever share of the clips the recipe would have drawn" if self.validation_share else ""
+            parts.append(f"the {self.unit}s that choose the epoch are fixed{kept}")
+        elif self.validation_share:
+            parts.append(
+                f"{100 * self.validation_share:g} % of the training clips, drawn among those of each emotion, choose"
+                f" the epoch: validation clips are of speakers heard in training, which flatters the choice of the"
+                f" epoch"
+            )
         elif self.validation_by == "utterance":
             parts.append(
                 f"too few {self.unit}s are left to hold one out, so {round(100 * VALIDATION_SHARE)} % of the clips of"

@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ser_cli.data.manifest import require_texts
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import CorpusError, RunError, count_of
 from ser_cli.evaluation.breakdown import Breakdown, Person, break_down
+from ser_cli.evaluation.cross_tasks import score_tasks_on_corpus
 from ser_cli.evaluation.pages import Report, Section
 from ser_cli.evaluation.reports import breakdown_sections, few_speakers, score_tiles
 from ser_cli.evaluation.scores import RATES
 from ser_cli.evaluation.tables import Column, Table, rate_columns
+from ser_cli.evaluation.tasks import rates_sentence, tasks_table
 from ser_cli.files import read_table, write_atomically
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.provenance import read_description, speakers_trained_on
 from ser_cli.runs.directory import IDENTITY_NAME, Run
 from ser_cli.runs.predictions import PROBABILITY_PREFIX, Prediction
+from ser_cli.tasks.scores import TaskScores
 
 OUTSIDE_PREFIX = "outside_"
 """Of columns with the probability of a label that the corpus lacks."""
@@ -63,6 +67,8 @@ class CrossScores:
     """Clips of each emotion that the model does not know."""
     heard: dict[str, int]
     """Clips of each speaker who was in training of a model that is asked here."""
+    tasks: dict[int, TaskScores]
+    """Beside emotion, of each fold's model that learnt more."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,6 +91,7 @@ class CrossScores:
             "left_out": self.left_out,
             "outside": [asdict(outside) for outside in self.outside],
             "heard_speakers": self.heard,
+            **({"tasks": [{"fold": i, **asdict(scores)} for i, scores in self.tasks.items()]} if self.tasks else {}),
         }
 
 
@@ -136,6 +143,7 @@ def evaluate_on_corpus(
         outside_probabilities=together[:, others],
         left_out=left_out,
         heard=_heard(folder, folders, corpus, ids),
+        tasks=score_tasks_on_corpus(folders, corpus, ids, device_name, batch_size),
     )
 
 
@@ -226,6 +234,7 @@ def describe_cross(found: CrossScores, *, pictures: bool) -> Report:
         tiles=score_tiles(found.breakdown),
         sections=(
             Section("Scores", f"Intervals: {found.breakdown.intervals.sentence}.", (), (cross_table(found),)),
+            *_task_sections(found),
             *breakdown_sections(found.breakdown, pictures=pictures),
         ),
         facts=(
@@ -234,6 +243,16 @@ def describe_cross(found: CrossScores, *, pictures: bool) -> Report:
             ("labels of the model", ", ".join(found.model_labels)),
         ),
     )
+
+
+def task_sentences(found: CrossScores) -> list[str]:
+    """What each fold's model came to beside emotion."""
+    return [f"fold {index}, tasks beside emotion: {rates_sentence(scores)}" for index, scores in found.tasks.items()]
+
+
+def _task_sections(found: CrossScores) -> list[Section]:
+    rows = [(f"fold {index}", scores) for index, scores in found.tasks.items()]
+    return [Section("Tasks beside emotion", "", (), (tasks_table(rows),))] if rows else []
 
 
 def _classify(
@@ -260,6 +279,8 @@ def _classify(
         def told(done: int, before: int = position, clips: int = len(ids)) -> None:
             progress(before * clips + done, len(folders) * clips)
 
+        if trained.recipe.text.encoder:
+            require_texts(corpus.name, [corpus.by_id[identity] for identity in ids])
         settings = trained.recipe.training
         probabilities[index] = classify_stored(
             trained.model.to(device),

@@ -10,6 +10,7 @@ from ser_cli.evaluation.intervals import FEW_SPEAKERS
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
 from ser_cli.evaluation.scores import RATES, RunScores, read_history, tested_predictions
 from ser_cli.evaluation.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns
+from ser_cli.evaluation.tasks import NOTE
 from ser_cli.files import read_json_object, write_atomically, write_json
 from ser_cli.runs.directory import Run, RunIdentity
 from ser_cli.runs.opening import REPORT_FOLDERS, delete_report_folders
@@ -19,6 +20,10 @@ HEADER = ("fold", "clips", "WA %", "UA %", "macro F1 %")
 
 SELECTION_SENTENCES = {
     "validation": "Each fold's epoch was chosen on speakers held out of its training side.",
+    "validation_clips": (
+        "Each fold's epoch was chosen on clips held out of its training side, of speakers who are heard in training"
+        " too, which flatters the choice of the epoch."
+    ),
     "last": "Each fold was trained to its last epoch; nothing was chosen.",
     "test": (
         "Each fold's epoch was chosen ON ITS TEST SIDE, as some papers do: "
@@ -129,6 +134,7 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
         Section(
             "Scores", f"Intervals: {breakdown.intervals.sentence}.", (), (scores_table(scores), _intervals(breakdown))
         ),
+        *task_sections(scores),
         *breakdown_sections(breakdown, pictures=pictures),
         *(_run_pictures(run, scores, clips) if pictures else ()),
     ]
@@ -146,6 +152,15 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
             *_environment(run),
         ),
     )
+
+
+def task_sections(scores: RunScores) -> list[Section]:
+    """The tasks beside emotion; none where nothing else was to be learnt."""
+    if scores.tasks is None:
+        return []
+    left_out = "".join(f" Left out: {sentence}." for sentence in scores.tasks.left_out)
+    said = f"{scores.tasks.sentence()}. {NOTE}{left_out}"
+    return [Section("Tasks beside emotion", said[0].upper() + said[1:], (), (scores.tasks.table(),))]
 
 
 def breakdown_sections(breakdown: Breakdown, *, pictures: bool) -> list[Section]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ser_cli.errors import RunError
 from ser_cli.evaluation.breakdown import Breakdown, break_down, read_people
+from ser_cli.evaluation.tasks import RunTaskScores, evaluate_tasks
 from ser_cli.files import read_table
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.runs.directory import Run, RunIdentity
@@ -34,6 +35,8 @@ class RunScores:
     """All predictions together, taken apart."""
     changes: tuple[str, ...] = ()
     """What was different when the run was gone on with all the same, as sentences."""
+    tasks: RunTaskScores | None = None
+    """Beside emotion; None where nothing else was to be learnt."""
 
     @property
     def pooled(self) -> Scores:
@@ -72,6 +75,7 @@ class RunScores:
             "selected_by": self.selected_by,
             "missing_folds": self.missing_folds,
             "changes": list(self.changes),
+            **({"tasks": self.tasks.as_json()} if self.tasks else {}),
         }
 
 
@@ -92,6 +96,7 @@ def evaluate_run(run: Run) -> RunScores:
     # While some folds are not done, an emotion that only they test is lacking in the pool too.
     everywhere = set.intersection(*(set(facts[index].get("lacking", ())) for index in done))
     rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
+    breakdown = break_down(everything, identity.labels, read_people(run.folds_path), lacking=sorted(everywhere))
     return RunScores(
         identity=identity,
         selected_by=facts[done[0]]["selected_by"],
@@ -99,8 +104,9 @@ def evaluate_run(run: Run) -> RunScores:
         folds=folds,
         mean={rate: fmean(values) for rate, values in rates.items()},
         std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
-        breakdown=break_down(everything, identity.labels, read_people(run.folds_path), lacking=sorted(everywhere)),
+        breakdown=breakdown,
         changes=(*run.changes(), *(f"fold {i}: {change}" for i in done for change in facts[i].get("changes", ()))),
+        tasks=evaluate_tasks(run, done, breakdown.pooled.wa),
     )
 
 

@@ -1,7 +1,7 @@
 """The weighted sum of losses, and the weights that bring each into [0, 1]."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, Protocol
 
 import torch
@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from ser_cli.losses.center import CenterLoss
 from ser_cli.losses.contrastive_center import ContrastiveCenterLoss
 from ser_cli.losses.cross_entropy import CrossEntropyLoss
+from ser_cli.losses.ctc import ctc_loss
 from ser_cli.losses.focal import FocalLoss
 from ser_cli.losses.kl import KLLoss
+from ser_cli.losses.labelled import labelled_cross_entropy
 from ser_cli.losses.supcon import FrameSupConLoss
 from ser_cli.losses.swfc import SwfcForm, SWFCLoss
+from ser_cli.tasks.labels import TaskTargets
+from ser_cli.tasks.outputs import TASKS
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,31 @@ class LossWeights:
     cross_entropy: float = 0.0
     contrastive_center: float = 0.0
     swfc: float = 0.0
+    gender: float = 0.0
+    speaker: float = 0.0
+    characters: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
         """Weights of the losses that are computed, by their names."""
         return {name: weight for name, weight in asdict(self).items() if weight}
 
+    def with_tasks(self, tasks: Sequence[str], alpha: float) -> "LossWeights":
+        """The weights of the multi-task paper's objective, eq. 1, from those of the losses of emotion.
 
-LOSS_NAMES = tuple(field.name for field in fields(LossWeights))
+        L = (1 - n alpha) L_emotion + alpha sum_k L_k + beta L_SWFC, over the n tasks k; the paper has n = 3. L_emotion
+        is the weighted sum of all losses of emotion but SWFC, whose own weight is beta.
+
+        Args:
+            tasks: names of the tasks that are learnt; none leaves the weights as they are.
+            alpha: weight of each, below 1/n.
+        """
+        share = 1 - len(tasks) * alpha
+        emotion = {name: share * getattr(self, name) for name in LOSS_NAMES if name != "swfc"} if tasks else {}
+        return replace(self, **emotion, **dict.fromkeys(tasks, alpha))
+
+
+LOSS_NAMES = tuple(field.name for field in fields(LossWeights) if field.name not in TASKS)
+"""The losses that learn emotion; those of further tasks have the names of the tasks."""
 
 
 class LossInputs(Protocol):
@@ -54,6 +76,8 @@ class LossInputs(Protocol):
     def projected_frames(self) -> Tensor: ...  # noqa: D102
     @property
     def frame_mask(self) -> Tensor: ...  # noqa: D102
+    @property
+    def tasks(self) -> Mapping[str, Tensor]: ...  # noqa: D102
 
 
 class MultiLoss(nn.Module):
@@ -61,7 +85,8 @@ class MultiLoss(nn.Module):
 
     KL, focal and cross-entropy read the logits; center and contrastive-center the projection (the multi-loss paper) or
     what the classifier's last layer reads (the label-adaptive mixup paper, and that on losses for multi-modal
-    recognition); SupCon the projected frames; SWFC the embedding.
+    recognition); SupCon the projected frames; SWFC the embedding. The losses of further tasks read what their branches
+    give.
 
     What each learns for itself are its class centers, the module's only parameters.
     """
@@ -115,12 +140,13 @@ class MultiLoss(nn.Module):
             form=swfc_form,
         )
 
-    def each(self, output: LossInputs, targets: Tensor) -> dict[str, Tensor]:
+    def each(self, output: LossInputs, targets: Tensor, task_targets: TaskTargets | None = None) -> dict[str, Tensor]:
         """Every loss that has a weight, unweighted, by name.
 
         Args:
             output: of the model.
             targets: (batch, classes) soft labels.
+            task_targets: what further tasks are to say; needed where one has a weight.
         """
         near_centers = output.projection if self.center_reads == "projection" else output.classifier_input
         losses: dict[str, Callable[[], Tensor]] = {
@@ -132,7 +158,26 @@ class MultiLoss(nn.Module):
             "contrastive_center": lambda: self.contrastive_center(near_centers, targets),
             "swfc": lambda: self.swfc(output.embedding, targets),
         }
+        if task_targets is not None:
+            labels = task_targets
+            losses |= {
+                "gender": lambda: labelled_cross_entropy(output.tasks["gender"], labels.gender),
+                "speaker": lambda: labelled_cross_entropy(output.tasks["speaker"], labels.speaker),
+                "characters": lambda: ctc_loss(
+                    output.tasks["characters"],
+                    output.frame_mask.sum(dim=1),
+                    labels.characters,
+                    labels.character_counts,
+                ),
+            }
         return {name: losses[name]() for name in self.weights.as_dict()}
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The model's outputs that no loss with a weight reads, and nothing else is made of."""
+        weights = self.weights
+        centers = bool(weights.center or weights.contrastive_center) and self.center_reads == "projection"
+        return (*(() if centers else ("projection",)), *(() if weights.supcon else ("projected_frames",)))
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of what `each` returned."""

@@ -1,5 +1,6 @@
 """Build the model that a recipe describes, and rebuild it from what a checkpoint says of it."""
 
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -7,48 +8,103 @@ from torch import nn
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.conformer import ConformerEncoder
 from ser_cli.models.features import FeatureAugmentation
+from ser_cli.models.heads import Head
 from ser_cli.models.layers import FusedEncoder, keep_first_layers
+from ser_cli.models.multi_task import MultiTaskHead
 from ser_cli.models.pretrained import PretrainedEncoder, describe_pretrained, load_pretrained, restore_pretrained
+from ser_cli.models.projection_dropout import set_projection_dropout
+from ser_cli.models.text import TextEncoder, describe_text, load_text_encoder, restore_text_encoder
+from ser_cli.models.vggish import VGGish, load_vggish
 from ser_cli.recipe import Recipe
-from ser_cli.recipe_settings import BUILT_IN_ENCODER
+from ser_cli.recipe_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
+from ser_cli.tasks.outputs import TaskOutputs
 
 
-def build_model(recipe: Recipe, num_classes: int) -> EmotionClassifier:
+def build_model(recipe: Recipe, num_classes: int, tasks: TaskOutputs | None = None) -> EmotionClassifier:
     """The model of a recipe with the weights that training starts from.
+
+    Args:
+        recipe: what to build.
+        num_classes: declared emotions.
+        tasks: what the outputs of further tasks mean; None for no task.
 
     Raises:
         EncoderError: pre-trained weights cannot be had.
     """
     if recipe.encoder.name == BUILT_IN_ENCODER:
-        return _with_heads(_build_conformer(recipe), recipe, num_classes)
+        return _with_heads(_build_conformer(recipe), recipe, num_classes, tasks, _load_text(recipe))
+    if recipe.encoder.name == VGGISH_ENCODER:
+        vggish = load_vggish(recipe.encoder.weights)
+        if recipe.encoder.frozen == "convolutions":
+            vggish.freeze_convolutions()
+        return _with_heads(vggish, recipe, num_classes, tasks, _load_text(recipe))
     encoder = load_pretrained(recipe.encoder.name)
     if recipe.encoder.layers:
         keep_first_layers(encoder, recipe.encoder.layers, recipe.encoder.name)
+    _set_dropout(encoder, recipe)
     if recipe.encoder.frozen == "convolutions":
         encoder.freeze_convolutions()
     if recipe.encoder.checkpoint_activations:
         encoder.checkpoint_activations()
-    return _with_heads(_fused(encoder, recipe), recipe, num_classes)
+    return _with_heads(_fused(encoder, recipe), recipe, num_classes, tasks, _load_text(recipe))
 
 
 def describe_encoder(model: EmotionClassifier) -> dict[str, Any]:
-    """What `rebuild_model` needs besides the recipe: nothing for the built-in encoder."""
+    """What `rebuild_model` needs besides the recipe: nothing for the built-in encoder and VGGish."""
     encoder = model.encoder.encoder if isinstance(model.encoder, FusedEncoder) else model.encoder
-    return {} if isinstance(encoder, ConformerEncoder) else describe_pretrained(encoder)  # type: ignore[arg-type]
+    return describe_pretrained(encoder) if isinstance(encoder, PretrainedEncoder) else {}
 
 
-def rebuild_model(recipe: Recipe, num_classes: int, encoder: dict[str, Any]) -> EmotionClassifier:
-    """The model of a recipe with weights still to be loaded; needs no network and no original folder."""
+def describe_text_encoder(model: EmotionClassifier) -> dict[str, Any]:
+    """What `rebuild_model` needs to read texts as this model does; nothing for one that reads none."""
+    return describe_text(model.text) if model.text is not None else {}
+
+
+def describe_tasks(model: EmotionClassifier) -> dict[str, list[str]]:
+    """What the outputs of further tasks mean, by the name of the task; nothing for a head without them."""
+    return model.head.outputs.as_json() if isinstance(model.head, MultiTaskHead) else {}
+
+
+def rebuild_model(
+    recipe: Recipe,
+    num_classes: int,
+    encoder: dict[str, Any],
+    tasks: TaskOutputs | None = None,
+    text: dict[str, Any] | None = None,
+) -> EmotionClassifier:
+    """The model of a recipe with weights still to be loaded; needs no network and no original folder or file."""
+    reader = None
+    if recipe.text.encoder:
+        reader = restore_text_encoder(text or {}, max_tokens=recipe.text.max_tokens, frozen=recipe.text.frozen)
     if recipe.encoder.name == BUILT_IN_ENCODER:
-        return build_model(recipe, num_classes)
-    return _with_heads(_fused(restore_pretrained(encoder), recipe), recipe, num_classes)
+        return _with_heads(_build_conformer(recipe), recipe, num_classes, tasks, reader)
+    if recipe.encoder.name == VGGISH_ENCODER:
+        return _with_heads(VGGish(), recipe, num_classes, tasks, reader)
+    restored = restore_pretrained(encoder)
+    _set_dropout(restored, recipe)
+    return _with_heads(_fused(restored, recipe), recipe, num_classes, tasks, reader)
+
+
+def _load_text(recipe: Recipe) -> TextEncoder | None:
+    """What reads the transcripts, with its weights; after the encoder, which so draws the same random weights."""
+    settings = recipe.text
+    if not settings.encoder:
+        return None
+    return load_text_encoder(settings.encoder, max_tokens=settings.max_tokens, frozen=settings.frozen)
+
+
+def _set_dropout(encoder: PretrainedEncoder, recipe: Recipe) -> None:
+    if recipe.encoder.projection_dropout is not None:
+        set_projection_dropout(encoder, recipe.encoder.projection_dropout, recipe.encoder.name)
 
 
 def _fused(encoder: PretrainedEncoder, recipe: Recipe) -> nn.Module:
     return FusedEncoder(encoder, recipe.encoder.name) if recipe.encoder.fusion == "weighted_sum" else encoder
 
 
-def _with_heads(encoder: nn.Module, recipe: Recipe, num_classes: int) -> EmotionClassifier:
+def _with_heads(
+    encoder: nn.Module, recipe: Recipe, num_classes: int, tasks: TaskOutputs | None, text: TextEncoder | None
+) -> EmotionClassifier:
     return EmotionClassifier(
         encoder,
         num_classes,
@@ -59,6 +115,27 @@ def _with_heads(encoder: nn.Module, recipe: Recipe, num_classes: int) -> Emotion
         dropout=recipe.pooling.dropout,
         projection_dim=recipe.losses.projection_dim,
         frozen_cache_bytes=round(1e9 * recipe.encoder.cache_gb) if recipe.encoder.frozen == "everything" else None,
+        make_head=partial(_branches, recipe, num_classes, tasks or TaskOutputs())
+        if recipe.head.name == "branches"
+        else None,
+        text=text,
+        fusion=recipe.text.fusion,
+        fusion_heads=recipe.text.heads,
+    )
+
+
+def _branches(recipe: Recipe, num_classes: int, tasks: TaskOutputs, embedding_dim: int, frame_dim: int) -> Head:
+    settings = recipe.tasks
+    return MultiTaskHead(
+        embedding_dim,
+        frame_dim,
+        num_classes,
+        tasks,
+        hidden_dim=settings.hidden_dim,
+        lstm_dim=settings.lstm_dim,
+        branch_dropout=settings.dropout,
+        co_attention=settings.fusion == "co_attention",
+        dropout=recipe.pooling.dropout,
     )
 
 

@@ -1,15 +1,17 @@
 """The whole model: encoder, pooling, and the heads that the losses read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ser_cli.models.frozen import FrozenFrames
+from ser_cli.models.fusion import FUSIONS, Fusion
 from ser_cli.models.heads import Head, LinearHead
 from ser_cli.models.masks import frame_mask
-from ser_cli.models.pooling import POOLINGS
+from ser_cli.models.pooling import POOLINGS, Pooled
+from ser_cli.models.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Output:
     logits: Tensor
     """(batch, classes)."""
     embedding: Tensor
-    """(batch, embedding_dim), f of eq. 5; `attentive_statistics` makes it twice as wide as a frame."""
+    """(batch, embedding_dim), f of eq. 5; `attentive_statistics` makes it twice as wide as a frame. Of a model that
+    reads text, what the fusion gives."""
     projection: Tensor
     """(batch, projection_dim), z of eq. 8."""
     classifier_input: Tensor
@@ -29,7 +32,7 @@ class Output:
     frame_mask: Tensor
     """(batch, frames), True where a frame is no padding."""
     attention: Tensor
-    """(batch, frames), the share of each frame in the embedding."""
+    """(batch, frames), the share of each frame in the embedding; under fusion `attention` the text has the rest."""
     tasks: Mapping[str, Tensor]
     """What the branches of further tasks give, by the name of the task; empty where the head has none."""
 
@@ -49,6 +52,10 @@ class EmotionClassifier(nn.Module):
         dropout: float = 0.0,
         projection_dim: int = 64,
         frozen_cache_bytes: int | None = None,
+        make_head: Callable[[int, int], Head] | None = None,
+        text: TextEncoder | None = None,
+        fusion: str = "concatenate",
+        fusion_heads: int = 8,
     ) -> None:
         """Put the parts together.
 
@@ -63,13 +70,25 @@ class EmotionClassifier(nn.Module):
             dropout: before the layer that gives the logits.
             projection_dim: width of the projections.
             frozen_cache_bytes: memory for the frames of an encoder that is not trained; None trains it.
+            make_head: another head than `LinearHead`, from the widths of an embedding and of a frame.
+            text: reads the transcripts; None where there are none.
+            fusion: of what is heard and read, a name in `FUSIONS`.
+            fusion_heads: attention heads of the fusion `attention`.
         """
         super().__init__()
         dim = int(encoder.dim)  # type: ignore[arg-type]
         self.encoder = encoder
         self.pooling = POOLINGS[pooling](dim, pooling_heads, attention_dim)
         embedding_dim = dim * self.pooling.values_per_feature
-        self.head: Head = LinearHead(embedding_dim, num_classes, hidden_dim=hidden_dim, dropout=dropout)
+        self.text = text
+        self.fusion: Fusion | None = FUSIONS[fusion](text.dim, dim, fusion_heads) if text else None
+        if self.fusion is not None:
+            embedding_dim += self.fusion.text_values
+        self.head: Head = (
+            make_head(embedding_dim, dim)
+            if make_head
+            else LinearHead(embedding_dim, num_classes, hidden_dim=hidden_dim, dropout=dropout)
+        )
         self.projection = nn.Linear(embedding_dim, projection_dim)
         self.frame_projection = nn.Linear(dim, projection_dim)
         self._frozen: FrozenFrames | None = None
@@ -96,14 +115,14 @@ class EmotionClassifier(nn.Module):
             waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
             lengths: (batch,) in samples.
             generator: draws the encoder's augmentation of the features; None augments nothing.
-            texts: transcripts of the clips, for models that read them.
+            texts: (batch,) transcripts of the clips, for models that read them.
         """
         if self._frozen is not None and not torch.compiler.is_exporting():
             frames, frame_lengths = self._frozen.of(waveforms, lengths)
         else:
             frames, frame_lengths = self.encoder(waveforms, lengths, generator)
         mask = frame_mask(frame_lengths, frames.shape[1])
-        pooled = self.pooling(frames, mask)
+        pooled = self._pooled(frames, mask, texts)
         head = self.head(pooled.embedding, pooled.frames, mask)
         return Output(
             logits=_for_losses(head.logits),
@@ -115,6 +134,15 @@ class EmotionClassifier(nn.Module):
             attention=pooled.attention,
             tasks={name: _for_losses(value) for name, value in head.tasks.items()},
         )
+
+    def _pooled(self, frames: Tensor, mask: Tensor, texts: Sequence[str]) -> Pooled:
+        if self.text is None or self.fusion is None:
+            pooled: Pooled = self.pooling(frames, mask)
+        else:
+            if len(texts) != len(frames):
+                raise ValueError(f"{len(texts)} texts for {len(frames)} clips: this model reads one of each")
+            pooled = self.fusion(self.text(texts), frames, mask, self.pooling)
+        return pooled
 
 
 def _for_losses(x: Tensor) -> Tensor:

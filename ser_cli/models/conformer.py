@@ -68,6 +68,13 @@ class ConformerEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conformer = torchaudio.models.Conformer(dim, heads, feed_forward_dim, layers, kernel_size, dropout)
 
+    def frames_of(self, lengths: Tensor) -> Tensor:
+        """(batch,) frames of clips of (batch,) samples; augmentation changes them."""
+        frames = self.log_mel.frames_of(lengths)
+        for block in self.blocks:
+            frames = -(-frames // block.time_stride)  # type: ignore[operator]
+        return frames
+
     def forward(
         self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,10 @@ class LogMel(nn.Module):
         )
         self.register_buffer("bank", bank, persistent=False)
 
+    def frames_of(self, lengths: Tensor) -> Tensor:
+        """(batch,) frames of clips of (batch,) samples."""
+        return lengths // self.hop + 1
+
     @torch.no_grad()
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Spectrograms (batch, 2, frames, bands) and their numbers of frames (batch,).
@@ -59,7 +63,7 @@ class LogMel(nn.Module):
             real, imaginary = spectrum.real, spectrum.imag
         with torch.autocast(waveforms.device.type, enabled=False):  # 8 bits are too few for power
             mel = (real.square() + imaginary.square()).transpose(1, 2) @ self.bank
-        frames = lengths // self.hop + 1
+        frames = self.frames_of(lengths)
         mask = frame_mask(frames, mel.shape[1]).unsqueeze(-1)
         cells = mask.sum(dim=(1, 2), keepdim=True) * mel.shape[2]
         # The floor lies 60 dB under the clip's own mean power: what is lower is the recording's noise. It follows

@@ -16,6 +16,9 @@ INDEX_NAME = "model.safetensors.index.json"
 CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json")
 """What transformers reads of an encoder or a classifier of audio besides its weights."""
 
+FEATURE_EXTRACTOR_CLASS = "AutoFeatureExtractor"
+"""What of transformers writes the preprocessing of an encoder of waveforms."""
+
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Files that run whatever code their author put in when they are opened, and that are therefore never opened."""
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -53,11 +56,12 @@ def pickle_in(folder: Path) -> Path | None:
     return next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
 
 
-def require_harmless_folder(name: str) -> None:
+def require_harmless_folder(name: str, beside: str = FEATURE_EXTRACTOR_CLASS) -> None:
     """See that a folder holds what may be opened, before transformers is given it.
 
     Args:
         name: of the folder, written by `save_pretrained`.
+        beside: the class of transformers that writes what belongs to the weights, for the message.
 
     Raises:
         EncoderError: a pickle stands in the place of the weights, the index of the weights leads elsewhere, or a
@@ -79,7 +83,7 @@ def require_harmless_folder(name: str) -> None:
         raise EncoderError(
             f"{pickle} is a pickle, which runs whatever code its author put in; it was not opened\n"
             f"  expected weights as safetensors ({WEIGHTS_NAME}): ask for them, or where you trust its author\n"
-            f"  {how_to_convert(name)}"
+            f"  {how_to_convert(name, beside)}"
         )
 
 
@@ -92,16 +96,20 @@ def require_harmless_on_hub(name: str) -> None:
         ValueError: a configuration or the index is damaged.
     """
     for file in CONFIG_NAMES:
-        if config := _fetch(name, file):
+        if config := file_on_hub(name, file):
             require_harmless_config(f"{name}/{file}", read_config(config))
-    if weights := _fetch(name, WEIGHTS_NAME):
+    if weights := file_on_hub(name, WEIGHTS_NAME):
         require_no_pickle(weights)
-    elif index := _fetch(name, INDEX_NAME):
+    elif index := file_on_hub(name, INDEX_NAME):
         require_harmless_index(index)
 
 
-def refuse_pickle_on_hub(name: str) -> None:
+def refuse_pickle_on_hub(name: str, beside: str = FEATURE_EXTRACTOR_CLASS) -> None:
     """Say of a repository without safetensors that it has a pickle, which was not opened.
+
+    Args:
+        name: of the repository.
+        beside: the class of transformers that writes what belongs to the weights, for the message.
 
     Raises:
         EncoderError: it has one.
@@ -118,11 +126,11 @@ def refuse_pickle_on_hub(name: str) -> None:
             f"encoder {name}: its weights are published as a pickle alone ({file}), which runs whatever code its author"
             f" put in; it was not opened\n"
             f"  expected weights as safetensors: choose another encoder, or where you trust its author\n"
-            f"  {how_to_convert(name)}"
+            f"  {how_to_convert(name, beside)}"
         )
 
 
-def _fetch(name: str, file: str) -> Path | None:
+def file_on_hub(name: str, file: str) -> Path | None:
     """A file of a repository in the local cache, brought there where it can be; None where there is none."""
     from transformers.utils import cached_file
 
@@ -206,11 +214,11 @@ def require_harmless_config(what: str, config: Mapping[str, Any]) -> None:
             raise EncoderError(f"{what}: {key} is {value:.6g}, at most {most:,} is taken\n  copy or download it again")
 
 
-def how_to_convert(name: str) -> str:
+def how_to_convert(name: str, beside: str) -> str:
     """One line of Python that makes a folder of safetensors, for a person who trusts the pickle's author."""
     return (
         f"convert it, in Python: import transformers as t; "
-        f"[c.from_pretrained({name!r}).save_pretrained('DIR') for c in (t.AutoModel, t.AutoFeatureExtractor)];"
+        f"[c.from_pretrained({name!r}).save_pretrained('DIR') for c in (t.AutoModel, t.{beside})];"
         f" then give DIR"
     )
 

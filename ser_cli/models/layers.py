@@ -108,6 +108,10 @@ class FusedEncoder(nn.Module):
         """Whether a clip in a padded batch gives what it gives alone."""
         return self.encoder.exact_under_padding
 
+    def frames_of(self, lengths: Tensor) -> Tensor:
+        """(batch,) frames of clips of (batch,) samples."""
+        return self.encoder.frames_of(lengths)
+
     def forward(
         self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:

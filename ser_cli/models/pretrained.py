@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,11 @@ class PretrainedEncoder(nn.Module):
         """Whether a clip in a padded batch gives what it gives alone."""
         return bool(self.uses_attention_mask)
 
+    def frames_of(self, lengths: Tensor) -> Tensor:
+        """(batch,) frames of clips of (batch,) samples."""
+        frames: Tensor = self.model._get_feat_extract_output_lengths(lengths.clamp(min=self._samples_of_a_frame)).long()  # type: ignore[operator]
+        return frames
+
     def freeze_convolutions(self) -> None:
         """Train the transformer alone: the convolutions before it keep their weights and need no gradients."""
         self.model.feature_extractor._freeze_parameters()  # type: ignore[union-attr, operator]
@@ -92,7 +99,7 @@ class PretrainedEncoder(nn.Module):
             waveforms = F.pad(waveforms, (0, self._samples_of_a_frame - waveforms.shape[1]))
         mask = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths.unsqueeze(1)
         attention_mask = mask.long() if self.uses_attention_mask else None
-        frame_lengths = self.model._get_feat_extract_output_lengths(lengths).long()  # type: ignore[operator]
+        frame_lengths = self.frames_of(lengths)
         masking = {}
         # Only training asks for a number of the batch, which a graph that is exported cannot tell.
         if self.training and (longest := int(frame_lengths.max())) < self.model.config.mask_time_length:  # type: ignore[union-attr, operator]
@@ -113,9 +120,9 @@ def load_pretrained(name: str) -> PretrainedEncoder:
     Raises:
         EncoderError: the weights cannot be had, or the model is no encoder of 16 kHz waveforms.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
-    _quieten_off_a_terminal()
+    quieten_off_a_terminal()
     _refuse_wrong_folder(name)
     try:
         if Path(name).is_dir():
@@ -126,6 +133,31 @@ def load_pretrained(name: str) -> PretrainedEncoder:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         _require_speech_encoder(name, config)
         feature_extractor = _load_feature_extractor(name)
+        model = load_weights(name, config)
+    except EncoderError:
+        raise
+    except Exception as error:  # transformers raises nearly anything at values that it does not expect
+        if not Path(name).is_dir():
+            refuse_pickle_on_hub(name)
+        raise _cannot_load(name, error) from error
+    return PretrainedEncoder(_streamed(model), feature_extractor)
+
+
+def load_weights(name: str, config: Any, **options: Any) -> Any:
+    """A model of transformers with its weights, every one of which is there and a number.
+
+    Args:
+        name: hub id or folder, found harmless.
+        config: its configuration.
+        options: of the model's class.
+
+    Raises:
+        EncoderError: a weight is missing, or holds NaN or infinity.
+        Exception: of nearly any kind where the files cannot be read.
+    """
+    from transformers import AutoModel
+
+    with _no_loading_report():
         model, report = AutoModel.from_pretrained(
             name,
             config=config,
@@ -133,13 +165,8 @@ def load_pretrained(name: str) -> PretrainedEncoder:
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            **options,
         )
-    except EncoderError:
-        raise
-    except Exception as error:  # transformers raises nearly anything at values that it does not expect
-        if not Path(name).is_dir():
-            refuse_pickle_on_hub(name)
-        raise _cannot_load(name, error) from error
     missing = sorted(set(report["missing_keys"]) - OPTIONAL_WEIGHTS)
     if missing:
         raise EncoderError(
@@ -152,7 +179,7 @@ def load_pretrained(name: str) -> PretrainedEncoder:
                 f"encoder {name}: its weight {weight} holds values that are NaN or infinite\n"
                 f"  the file is damaged, or its training failed: download it again, or take another encoder"
             )
-    return PretrainedEncoder(_streamed(model), feature_extractor)
+    return model
 
 
 def describe_pretrained(encoder: PretrainedEncoder) -> dict[str, Any]:
@@ -219,7 +246,20 @@ def _require_speech_encoder(name: str, config: Any) -> None:
         )
 
 
-def _quieten_off_a_terminal() -> None:
+@contextmanager
+def _no_loading_report() -> Iterator[None]:
+    """Without the library's table of weights that are there and not wanted, such as those of another task's head."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def quieten_off_a_terminal() -> None:
     """No bar for reading weights from disk; one for a download only where a person sees it."""
     import transformers
     from huggingface_hub.utils import disable_progress_bars

@@ -1,6 +1,7 @@
 """Audio classifiers of `transformers`, as published on its hub or saved in a folder, to compare with."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,14 @@ class PublishedClassifier:
         """Whether a clip in a padded batch gives what it gives alone; then it takes an attention mask."""
         return getattr(self.model.config, "feat_extract_norm", None) == "layer"
 
+    @property
+    def reads_texts(self) -> bool:
+        """Never: it hears alone."""
+        return False
+
     @torch.inference_mode()
-    def probabilities(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-        """(batch, classes) of waveforms at 16 kHz."""
+    def probabilities(self, waveforms: list[NDArray[np.float32]], texts: Sequence[str] = ()) -> NDArray[np.float64]:
+        """(batch, classes) of waveforms at 16 kHz; `texts` are not read."""
         inputs = self.extractor(
             waveforms,
             sampling_rate=SAMPLE_RATE_HZ,

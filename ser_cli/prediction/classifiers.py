@@ -30,8 +30,12 @@ class Classifier(Protocol):
     def exact_under_padding(self) -> bool:
         """Whether clips of different length may share a batch without changing each other's result."""
 
-    def probabilities(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-        """(batch, classes) of waveforms at 16 kHz."""
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it needs to be told what the clips say."""
+
+    def probabilities(self, waveforms: list[NDArray[np.float32]], texts: Sequence[str] = ()) -> NDArray[np.float64]:
+        """(batch, classes) of waveforms at 16 kHz, and of what is said in them where it is read."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,13 @@ class Ensemble:
         """Whether a clip in a padded batch gives what it gives alone."""
         return all(getattr(member.model.encoder, "exact_under_padding", True) for member in self.members)
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a model needs to be told what the clips say."""
+        return any(member.model.text is not None for member in self.members)
+
     @torch.inference_mode()
-    def probabilities(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    def probabilities(self, waveforms: list[NDArray[np.float32]], texts: Sequence[str] = ()) -> NDArray[np.float64]:
         """(batch, classes), the mean over the models."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
         padded = torch.zeros(len(waveforms), int(lengths.max()))
@@ -59,7 +68,7 @@ class Ensemble:
             padded[row, : len(waveform)] = torch.from_numpy(waveform)
         device = next(self.members[0].model.parameters()).device
         padded, lengths = padded.to(device), lengths.to(device)
-        each = [member.model(padded, lengths).logits.double().softmax(dim=-1) for member in self.members]
+        each = [member.model(padded, lengths, texts=texts).logits.double().softmax(dim=-1) for member in self.members]
         result: NDArray[np.float64] = torch.stack(each).mean(dim=0).cpu().numpy()
         return result
 
@@ -99,6 +108,11 @@ def open_model(name: str, folds: Sequence[int], device: torch.device) -> OpenedM
     if folder.is_dir():
         if not (folder / DESCRIPTION_NAME).exists():
             refuse_pickles(folder)
+        if (folder / "study.json").exists():
+            raise RunError(
+                f"{name}: a study of `ser ablate` holds several runs\n"
+                f"  give one of them: {folder / 'cells'}/NN-NAME/seed-N"
+            )
         if (folder / "run.json").exists():
             raise RunError(f"{name}: no fold of this run is done yet\n  run the same `ser train` again")
         model = load_model(folder)

@@ -18,6 +18,7 @@ from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import DependencyError, SerError
 from ser_cli.files import write_atomically
 from ser_cli.provenance import PREPROCESSING
+from ser_cli.recipe_settings import VGGISH_ENCODER
 
 OPSET = 18
 LARGEST_BYTES = 2_000_000_000
@@ -50,6 +51,7 @@ def export_onnx(trained: TrainedModel, path: Path) -> None:
         DependencyError: what writes ONNX is not installed.
         SerError: the model cannot be written as ONNX.
     """
+    _require_waveforms_alone(trained, path)
     try:
         import onnxscript  # noqa: F401
     except ImportError:
@@ -83,6 +85,20 @@ def export_onnx(trained: TrainedModel, path: Path) -> None:
         ) from error
     assert program is not None
     _write(program, _metadata(trained), path)
+
+
+def _require_waveforms_alone(trained: TrainedModel, path: Path) -> None:
+    if trained.model.text is not None:
+        raise SerError(
+            f"{path}: this model reads a transcript beside each recording, cut into the tokens of"
+            f" {trained.recipe.text.encoder}, and an ONNX file of ser takes waveforms alone\n"
+            f"  predict with ser itself: ser predict --texts FILE; or export a model without text.encoder"
+        )
+    if trained.recipe.encoder.name == VGGISH_ENCODER:
+        raise SerError(
+            f"{path}: VGGish makes a batch of as many patches as its recordings hold, which torch.onnx cannot write\n"
+            f"  the built-in encoder, WavLM and HuBERT can be written"
+        )
 
 
 def _metadata(trained: TrainedModel) -> dict[str, str]:

@@ -18,6 +18,7 @@ from ser_cli.errors import AudioError
 from ser_cli.prediction.answers import Answer
 from ser_cli.prediction.classifiers import Classifier
 from ser_cli.prediction.recordings import Missing, Source
+from ser_cli.prediction.transcripts import Transcripts
 
 BATCHES_AHEAD = 4
 """Batches whose clips are sorted by length together, and decoded while others are classified."""
@@ -61,6 +62,7 @@ def predict_recordings(
     batch_size: int = 16,
     windows: Windows | None = None,
     threads: int | None = None,
+    transcripts: Transcripts | None = None,
 ) -> Iterator[Answer]:
     """Classify recordings in their order; one that cannot be read becomes an answer with an error.
 
@@ -72,12 +74,13 @@ def predict_recordings(
         batch_size: clips at a time; 1 where the classifier is not exact under padding.
         windows: cut each recording into windows and classify these; None classifies it as a whole.
         threads: that decode; None takes up to four.
+        transcripts: for a classifier that reads them; each window of a recording is read with the whole text.
     """
     size = batch_size if classifier.exact_under_padding else 1
     ahead = BATCHES_AHEAD * batch_size
     with _Decoder(sources, windows, ahead, threads or min(4, os.cpu_count() or 1)) as decoder:
         for clips in decoder.sets(batch_size, ahead):
-            yield from _classify(classifier, clips, size)
+            yield from _classify(classifier, clips, size, transcripts)
 
 
 class _Decoder:
@@ -176,15 +179,25 @@ def _without_path(error: AudioError, path: str) -> str:
     return str(error).removeprefix(f"{Path(path)}: ").replace("\n", " ")
 
 
-def _classify(classifier: Classifier, clips: list[_Clip], batch_size: int) -> Iterator[Answer]:
+def _classify(
+    classifier: Classifier, clips: list[_Clip], batch_size: int, transcripts: Transcripts | None
+) -> Iterator[Answer]:
     """Answers in the order of the clips, classified in batches of like length."""
+    texts = [transcripts.of(clip.path) for clip in clips] if transcripts else []
+    if transcripts:
+        untold = f"has no text in {transcripts.path}, and the model reads one"
+        clips = [
+            clip if text or clip.waveform is None else _Clip(clip.path, error=untold)
+            for clip, text in zip(clips, texts, strict=True)
+        ]
     answers: dict[int, Answer] = {
         position: Answer(clip.path, error=clip.error) for position, clip in enumerate(clips) if clip.waveform is None
     }
     told = 0
     for batch in _batches(clips, batch_size):
         waveforms = [waveform for position in batch if (waveform := clips[position].waveform) is not None]
-        for position, row in zip(batch, classifier.probabilities(waveforms), strict=True):
+        said = ([texts[position] for position in batch],) if transcripts else ()
+        for position, row in zip(batch, classifier.probabilities(waveforms, *said), strict=True):
             clip = clips[position]
             label = classifier.labels[int(row.argmax())]
             answers[position] = Answer(clip.path, label, tuple(map(float, row)), clip.start_s, clip.end_s)

@@ -7,7 +7,8 @@
       changes.json      what --resume-anyway went on over, where anything was
       protocol.json     which groups each fold tests, where that comes from, and its hash
       folds.csv         every utterance's side in every fold
-      fold-1/           history.csv, model.safetensors, model.json, predictions.csv, environment.json, done.json
+      fold-1/           history.csv, model.safetensors, model.json, predictions.csv, environment.json, done.json;
+                        tasks.csv where more than emotion was learnt
       scores.json       written by whichever process finishes the last fold, as is report.md
       report.html       written by `ser evaluate`, as are figures/ and tables/
 
@@ -24,8 +25,8 @@ from ser_cli.errors import RunError
 from ser_cli.files import read_json, read_json_object, read_text, write_json
 
 IDENTITY_NAME = "run.json"
-SELECTED_BY = ("validation", "last", "test")
-"""How the epoch of a fold may have been chosen."""
+SELECTED_BY = ("validation", "validation_clips", "last", "test")
+"""How the epoch of a fold may have been chosen; `validation_clips` are of speakers that are heard in training too."""
 MAX_FOLDS = 10_000
 """More than any corpus has speakers; a run that claims more is damaged."""
 
@@ -132,14 +133,26 @@ class Run:
             _require_kinds(identity, values)
             return identity
         except (FileNotFoundError, NotADirectoryError):
+            if (self.folder / "study.json").is_file():
+                raise RunError(
+                    f"{self.folder} is a study of `ser ablate`, which holds several runs\n"
+                    f"  give one of them: {self.folder / 'cells'}/NN-NAME/seed-N"
+                ) from None
             raise RunError(
                 f"{self.folder} holds no run: no {IDENTITY_NAME} there\n  give the folder that `ser train` printed"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RunError(
                 f"{self.folder / IDENTITY_NAME} is damaged or of another version ({error})\n"
-                f"  train again into another folder: --output DIR"
+                f"  train again into another folder, --output DIR, or over it with --force"
             ) from None
+
+    def is_that_of(self, identity: RunIdentity) -> bool:
+        """Whether the folder holds this very run; one that is damaged is another."""
+        try:
+            return self.identity() == identity
+        except RunError:
+            return False
 
     def done_folds(self) -> list[int]:
         """The folds that are done, in order."""
@@ -170,6 +183,11 @@ class FoldFolder:
     def predictions_path(self) -> Path:
         """One row per tested utterance."""
         return self.folder / "predictions.csv"
+
+    @property
+    def tasks_path(self) -> Path:
+        """What was said of each tested utterance beside its emotion; absent where nothing else was learnt."""
+        return self.folder / "tasks.csv"
 
     @property
     def embeddings_path(self) -> Path:
@@ -235,10 +253,11 @@ def _are_texts(value: object) -> bool:
 
 
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by their dotted keys, the values as text."""
+    """Nested settings by their dotted keys, the values as text; without those that are left out."""
     flat: dict[str, str] = {}
     for key, value in values.items():
-        flat |= (
-            flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
-        )
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = str(value)
     return flat

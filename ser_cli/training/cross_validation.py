@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from ser_cli import __version__
 from ser_cli.checkpoints import load_model
 from ser_cli.data.folds import Fold, caveats, check_folds, hash_folds, make_folds, write_folds
+from ser_cli.data.manifest import hash_with_texts, require_texts
 from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision, describe_arithmetic
@@ -24,7 +25,7 @@ from ser_cli.files import write_atomically, write_json
 from ser_cli.models.building import build_model
 from ser_cli.processes import by_first, number_of_processes, rank, shared_by_first, wait_for_all, were_several_started
 from ser_cli.recipe import Recipe
-from ser_cli.runs.directory import IDENTITY_NAME, FoldFolder, Run, RunIdentity, flat_settings
+from ser_cli.runs.directory import FoldFolder, Run, RunIdentity, flat_settings
 from ser_cli.runs.embeddings import embed_fold, write_embeddings
 from ser_cli.runs.environment import write_environment
 from ser_cli.runs.opening import open_or_create_run
@@ -62,10 +63,16 @@ class Plan:
             protocol=self.protocol.name,
             protocol_hash=self.protocol.hash,
             folds_hash=hash_folds(self.folds),
-            manifest_hash=self.corpus.preparation.manifest_hash,
+            manifest_hash=self.manifest_hash,
             recipe_hash=self.recipe.hash,
             seed=self.recipe.seed,
         )
+
+    @property
+    def manifest_hash(self) -> str:
+        """Of what the recipe learns from: the transcripts enter where it reads them."""
+        plain = self.corpus.preparation.manifest_hash
+        return hash_with_texts(plain, self.corpus.utterances) if self.recipe.reads_texts else plain
 
     @property
     def caveats(self) -> list[str]:
@@ -106,8 +113,12 @@ def plan_cross_validation(
         FoldError: folds that would leak, or lack an emotion.
     """
     _require_labels(corpus)
+    if recipe.text.encoder:
+        require_texts(corpus.name, corpus.utterances)
     chosen = choose_protocol(corpus, protocol, folds, recipe.seed)
     held_out = recipe.selection.validation_speakers if recipe.selection.by == "validation" else 0
+    share = recipe.selection.validation_share if held_out else 0.0
+    chosen = replace(chosen, validation_share=share, chooses=held_out > 0)
     made = make_folds(chosen, corpus, validation_speakers=held_out, seed=recipe.seed)
     check_folds(made, corpus, chosen)
     for index in wanted:
@@ -199,7 +210,7 @@ def _made_with(plan: Plan, accelerator: Accelerator) -> dict[str, str]:
     versions = {name: metadata.version(name) for name in ("torch", "torchaudio", "transformers", "accelerate", "numpy")}
     return {
         **flat_settings(plan.recipe.model_dump(mode="json", exclude={"title"})),
-        "corpus (manifest hash)": plan.corpus.preparation.manifest_hash,
+        "corpus (manifest hash)": plan.manifest_hash,
         "ser": __version__,
         **versions,
         "kind of device": accelerator.device.type,
@@ -242,9 +253,7 @@ def _arithmetic(accelerator: Accelerator) -> dict[str, object]:
 def _all_done(plan: Plan, folder: Path) -> bool:
     """Whether the folder holds this very run with every wanted fold done."""
     run = Run(folder)
-    if not (folder / IDENTITY_NAME).is_file():
-        return False
-    return len(run.finished_among(plan.wanted)) == len(plan.wanted) and run.identity() == plan.identity
+    return len(run.finished_among(plan.wanted)) == len(plan.wanted) and run.is_that_of(plan.identity)
 
 
 def _write_preamble(run: Run, plan: Plan, accelerator: Accelerator) -> None:

@@ -12,17 +12,19 @@ from torch import Tensor
 from ser_cli.checkpoints import hash_weights, save_model
 from ser_cli.data.batch_plans import share_of_process
 from ser_cli.data.batches import Batch, BatchLoader
-from ser_cli.data.folds import Fold
+from ser_cli.data.folds import Fold, validates_on_heard
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import RunError, Stopped
 from ser_cli.inference import predict_stored
 from ser_cli.losses import LossWeights
 from ser_cli.metrics import Scores, confusion_matrix, score
+from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.processes import by_first, gathered, largest, number_of_processes, rank, shared_from_first
 from ser_cli.provenance import provenance_of
 from ser_cli.recipe import Recipe
 from ser_cli.runs.directory import FoldFolder, Run
 from ser_cli.runs.predictions import Prediction, write_predictions
+from ser_cli.tasks.predictions import TaskPrediction, write_task_predictions
 from ser_cli.training.checkpoint_times import CheckpointClock, Interval
 from ser_cli.training.device_memory import advising_when_memory_is_full
 from ser_cli.training.disk_space import require_space
@@ -31,6 +33,7 @@ from ser_cli.training.learner import NotFiniteError
 from ser_cli.training.observers import TrainingObserver
 from ser_cli.training.resumption import KEPT, Checkpoint, CheckpointFolder, Progress, differences
 from ser_cli.training.setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
+from ser_cli.training.tasks import predict_fold_tasks, tasks_of_fold
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder, obse
 
 
 def _losses_changed(left: Checkpoint, resuming: Resuming) -> bool:
-    return any(sentence.startswith("losses.") for sentence in differences(left.made_with, resuming.made_with))
+    return any(
+        sentence.startswith(("losses.", "tasks.")) for sentence in differences(left.made_with, resuming.made_with)
+    )
 
 
 class _FoldTraining:
@@ -147,7 +152,11 @@ class _FoldTraining:
             weights = LossWeights(**left.learner.facts["loss_weights"])  # measured at the start, by random weights
         self.learner = set_up_learner(self.corpus, self.fold, self.recipe, self.accelerator, weights)
         self.encoder_hash = hash_weights(self.learner.model.encoder)
+        text = self.learner.model.text
+        self.text_encoder_hash = hash_weights(text) if text is not None else None
         self.observer.fold_started(self.fold, self.recipe.training.epochs)
+        self.tasks = tasks_of_fold(self.learner.model, self.corpus, self.fold, self.recipe.tasks)
+        self.observer.tasks_chosen(self.tasks.sentences())
         self.observer.weights_chosen(self.learner.criterion.weights, self.recipe.losses.weighting == "auto")
         if left is not None:
             self._restore(left)
@@ -275,37 +284,46 @@ class _FoldTraining:
         tested.load_state_dict(self.chosen_weights)
         try:
             predictions = self._predict(self.fold.test)
+            of_tasks = self._predict_tasks(tested)
         except Stopped:
             tested.load_state_dict(learnt)  # a checkpoint is to hold what was learnt last, should more be learnt
             raise
         scores = self._score(predictions, self.fold.lacking)
-        by_first(lambda: self._write(predictions, scores))
+        by_first(lambda: self._write(predictions, scores, of_tasks))
         self.observer.fold_done(self.fold, scores, self.progress.chosen)
 
-    def _write(self, predictions: Sequence[Prediction], scores: Scores) -> None:
+    def _write(self, predictions: Sequence[Prediction], scores: Scores, of_tasks: Sequence[TaskPrediction]) -> None:
         tested, labels = self.learner.tested_model, self.corpus.labels
         provenance = provenance_of(self.corpus, self.fold, Run(self.folder.folder.parent).identity())
         save_model(self.folder.folder, tested, self.chosen_weights, labels, self.recipe, provenance)
         write_predictions(self.folder.predictions_path, predictions, labels)
+        if of_tasks:
+            write_task_predictions(self.folder.tasks_path, of_tasks)
         seconds = self.progress.seconds_before + time.perf_counter() - self.began
         self.folder.finish(
             {
                 "fold": self.fold.index,
                 "epoch": self.progress.chosen,
-                "selected_by": self.recipe.selection.by,
+                "selected_by": self._selected_by(),
                 "loss_weights": self.learner.criterion.weights.as_dict(),
                 "loss_weighting": self.recipe.losses.weighting,
                 "clips": {side: len(ids) for side, ids in self.fold.sides},
                 "parameters": sum(p.numel() for p in self.learner.model.parameters()),
                 "lacking": list(self.fold.lacking),
                 "scores": asdict(scores),
+                **({"tasks": self.tasks.facts()} if self.recipe.tasks.wanted else {}),
                 "initial_encoder_sha256": self.encoder_hash,
+                **({"initial_text_encoder_sha256": self.text_encoder_hash} if self.text_encoder_hash else {}),
                 "processes": number_of_processes(),
                 "stops": self.progress.stops,
                 "changes": list(self.changes),
                 "seconds": round(seconds, 1),
             }
         )
+
+    def _selected_by(self) -> str:
+        by = self.recipe.selection.by
+        return "validation_clips" if by == "validation" and validates_on_heard(self.fold, self.corpus) else by
 
     def _predict(self, ids: Sequence[str]) -> tuple[Prediction, ...]:
         """Predictions in the order of `ids`; several processes share the clips."""
@@ -326,6 +344,12 @@ class _FoldTraining:
         )
         by_id = {prediction.id: prediction for part in gathered(mine) for prediction in part}
         return tuple(by_id[identity] for identity in ids)
+
+    def _predict_tasks(self, tested: EmotionClassifier) -> tuple[TaskPrediction, ...]:
+        """What is said of the tested clips beside their emotion; nothing where no more was learnt."""
+        alone = number_of_processes() == 1
+        leave = self.observer.raise_if_stopped if alone else lambda: None
+        return predict_fold_tasks(tested, self.corpus, self.fold, self.tasks.outputs, self.recipe.training, leave)
 
     def _score(self, predictions: Sequence[Prediction], lacking: Sequence[str]) -> Scores:
         labels = self.corpus.labels

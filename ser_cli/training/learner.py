@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from ser_cli.data.batches import Batch
 from ser_cli.errors import SerError
 from ser_cli.losses import MultiLoss
-from ser_cli.models.classifier import EmotionClassifier
+from ser_cli.models.classifier import EmotionClassifier, Output
 from ser_cli.models.compiled import compile_layers
 from ser_cli.processes import gathered, number_of_processes, rank
 from ser_cli.recipe_settings import OptimizerSettings
+from ser_cli.tasks.labels import TaskLabels
 from ser_cli.training.device_memory import is_memory_full
 from ser_cli.training.optimization import average_of, learning_rate_factor, make_optimizer, set_learning_rates
 
@@ -71,6 +72,7 @@ class Learner:
         weight_average: float = 0.0,
         compiled: bool = False,
         retry_smaller: bool = False,
+        labels: TaskLabels | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -83,6 +85,7 @@ class Learner:
             weight_average: decay per step of the running average; 0 keeps none.
             compiled: compile the layers of a pre-trained encoder.
             retry_smaller: learn batches in parts once the memory of the device was full.
+            labels: of the tasks beside emotion; None where there are none.
         """
         self.model = model
         self.criterion = criterion
@@ -95,13 +98,14 @@ class Learner:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._average = average_of(model, weight_average)
         self._retry_smaller = retry_smaller
+        self._labels = labels
         self._parts = 1
         """In how many parts each batch is learnt."""
         self._skipped = 0
         """Steps in a row that float16 left out, since its scale was too large."""
         if compiled:
             compile_layers(model.encoder)
-        self._distributed = _distributed(model, accelerator.device)
+        self._distributed = _distributed(model, criterion, accelerator.device)
         self._optimizer: Any = accelerator.prepare(optimizer)
 
     def learning_rate_at(self, epochs_done: float) -> float:
@@ -168,9 +172,8 @@ class Learner:
         names: list[str] = []
         sums: list[Tensor] = []
         for position, part in enumerate(parts):
-            on_device = part.to(self.accelerator.device)
             with self._without_exchange(unless=position == len(parts) - 1):
-                losses = self._losses(on_device)
+                losses = self._losses(part)
                 total = self.criterion.total(losses)
                 self.accelerator.backward(total / len(parts) if len(parts) > 1 else total)
             names = ["total", *losses]
@@ -189,9 +192,12 @@ class Learner:
         return nullcontext() if unless or self._distributed is None else self._distributed.no_sync()
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        device = self.accelerator.device
+        task_targets = self._labels.of(batch).to(device) if self._labels is not None else None
+        batch = batch.to(device)
         with self.accelerator.autocast():
             output = (self._distributed or self.model)(batch.waveforms, batch.lengths, self.augmentation, batch.texts)
-        return self.criterion.each(output, batch.targets)
+        return self.criterion.each(output, batch.targets, task_targets)
 
     def _learn_smaller(self, batches: Sequence[Batch], error: RuntimeError) -> None:
         """Part the batches once more after the memory was full, where that was asked for.
@@ -232,7 +238,7 @@ class Learner:
     def _blame_gradient(self, batches: Sequence[Batch]) -> str:
         """Which loss has a gradient that is no number; the batches go through the model once more for each."""
         guilty: list[str] = []
-        for batch in (batch.to(self.accelerator.device) for batch in batches):
+        for batch in batches:
             for name in self.criterion.weights.as_dict():
                 gradients = torch.autograd.grad(self._losses(batch)[name], self._parameters, allow_unused=True)
                 if not all(g is None or bool(g.isfinite().all()) for g in gradients):
@@ -295,7 +301,25 @@ class Learner:
         return states
 
 
-def _distributed(model: EmotionClassifier, device: torch.device) -> DistributedDataParallel | None:
+class _ReadOutputs(nn.Module):
+    """A model of whose outputs those that no loss reads are cut off: gradients of what they are made of never come.
+
+    DistributedDataParallel takes every parameter behind an output for used, and waits for its gradient.
+    """
+
+    def __init__(self, model: EmotionClassifier, unread: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self._unread = unread
+
+    def forward(self, *arguments: Any) -> Output:
+        output: Output = self.model(*arguments)
+        return replace(output, **{name: getattr(output, name).detach() for name in self._unread})
+
+
+def _distributed(
+    model: EmotionClassifier, criterion: MultiLoss, device: torch.device
+) -> DistributedDataParallel | None:
     """The model among several processes; None where this is the only one."""
     if number_of_processes() == 1:
         return None
@@ -303,7 +327,8 @@ def _distributed(model: EmotionClassifier, device: torch.device) -> DistributedD
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     # Which parameters take part differs by step: layers are left out at random, losses without a weight read nothing.
     own = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=own, find_unused_parameters=True)
+    read = _ReadOutputs(model, criterion.unread)
+    return DistributedDataParallel(read, device_ids=own, find_unused_parameters=True)
 
 
 def _off_device(value: Tensor) -> Tensor:

@@ -44,6 +44,9 @@ class TrainingObserver(Protocol):
     def fold_started(self, fold: "Fold", epochs: int) -> None:
         """A fold begins."""
 
+    def tasks_chosen(self, sentences: Sequence[str]) -> None:
+        """What has to be known of the tasks beside emotion; nothing where all that were asked for are learnt."""
+
     def weights_chosen(self, weights: "LossWeights", measured: bool) -> None:
         """The weights of the losses are known."""
 

@@ -45,6 +45,8 @@ def learning_rate_factor(epochs_done: float, epochs: int, settings: OptimizerSet
     """What both learning rates are multiplied with, after so many epochs (with fractions)."""
     if settings.schedule == "exponential":
         return settings.decay ** min(math.floor(epochs_done + 1e-9), settings.decay_epochs)
+    if settings.schedule == "step":
+        return settings.decay ** (math.floor(epochs_done + 1e-9) // settings.step_epochs)
     if epochs_done < settings.warmup_epochs:
         return max(epochs_done, 0.01) / settings.warmup_epochs
     remaining = (epochs - epochs_done) / max(epochs - settings.warmup_epochs, 1e-9)

@@ -18,7 +18,9 @@ from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.processes import number_of_processes, rank
 from ser_cli.recipe import Recipe
 from ser_cli.recipe_settings import MixupSettings
+from ser_cli.tasks.labels import TaskLabels
 from ser_cli.training.learner import Learner, require_finite
+from ser_cli.training.tasks import choose_for_fold
 
 INITIAL_WEIGHTS, EPOCH, CALIBRATION = range(3)
 """What a derived seed is for; see `derive_seed`."""
@@ -50,11 +52,13 @@ def set_up_learner(
         NotFiniteError: a loss that is to be measured is NaN or infinite.
     """
     torch.manual_seed(derive_seed(recipe, fold, INITIAL_WEIGHTS))
-    model = build_model(recipe, len(corpus.labels)).to(accelerator.device)
-    weights = LossWeights(**recipe.losses.weights)
+    tasks = choose_for_fold(corpus, fold, recipe.tasks).outputs
+    labels = TaskLabels(tasks, [corpus.by_id[identity] for identity in fold.train]) if tasks.learnt else None
+    model = build_model(recipe, len(corpus.labels), tasks).to(accelerator.device)
+    weights = LossWeights(**recipe.losses.weights).with_tasks(tasks.learnt, recipe.tasks.alpha)
     criterion = _criterion(recipe, weights, model, corpus, fold).to(accelerator.device)
     if loss_weights is None and recipe.losses.weighting == "auto":
-        measured = _measure_losses(model, criterion, corpus, fold, recipe, accelerator)
+        measured = _measure_losses(model, criterion, corpus, fold, recipe, accelerator, labels)
         loss_weights = weights_from_measured(weights, measured)
     if loss_weights is not None:
         criterion = _criterion(recipe, loss_weights, model, corpus, fold).to(accelerator.device)
@@ -67,6 +71,7 @@ def set_up_learner(
         weight_average=recipe.training.weight_average,
         compiled=recipe.training.compile,
         retry_smaller=recipe.training.retry_smaller,
+        labels=labels,
     )
 
 
@@ -136,6 +141,7 @@ def _measure_losses(
     fold: Fold,
     recipe: Recipe,
     accelerator: Accelerator,
+    labels: TaskLabels | None,
 ) -> Iterable[dict[str, float]]:
     """Each loss on a few training batches, before anything is learnt."""
     model.eval()
@@ -143,10 +149,11 @@ def _measure_losses(
     plan = plan_training_epoch(corpus, fold, recipe, derive_seed(recipe, fold, CALIBRATION))
     plan = share_of_process(plan, rank(), number_of_processes())  # each loss is that of all processes together
     for batch in BatchLoader(corpus, plan[: recipe.losses.calibration_batches]):
+        task_targets = labels.of(batch).to(accelerator.device) if labels is not None else None
         batch = batch.to(accelerator.device)  # noqa: PLW2901
         with accelerator.autocast():
             output = model(batch.waveforms, batch.lengths, texts=batch.texts)
-        values = {name: float(value) for name, value in criterion.each(output, batch.targets).items()}
+        values = {name: float(value) for name, value in criterion.each(output, batch.targets, task_targets).items()}
         require_finite(values, batch.ids)
         measured.append(values)
     return measured
