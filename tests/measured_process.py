@@ -159,7 +159,8 @@ def _main() -> None:
     import torch
 
     from ser_cli.cli import app
-    from ser_cli.preparation.whole_corpus import whole_corpus as preparation  # noqa: F401
+    from ser_cli.prediction import classifiers, streams  # noqa: F401
+    from ser_cli.preparation import whole_corpus  # noqa: F401
 
     torch.set_num_threads(1)
     _time_decoding(Path(journal))
