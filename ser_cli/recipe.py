@@ -143,7 +143,8 @@ def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Re
 
     Args:
         name: of a shipped recipe, or the path of a TOML file.
-        overrides: `section.key=value` as given with `--set`; values are read as TOML, else as text.
+        overrides: `section.key=value` as given with `--set`; values are read as TOML, else as text, and nothing
+            behind the sign takes a setting back that may be left out.
         settings: dotted keys with `__` for the dot, from options of their own; None leaves a key alone.
 
     Raises:
@@ -159,7 +160,8 @@ def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Re
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
             raise UsageError(f"--set {override}: expected key=value, such as --set optimizer.learning_rate=1e-5")
-        _put(values, key.strip(), _value(text.strip()))
+        value = _value(text.strip())
+        _put(values, key.strip(), None if value == "" and _may_be_left_out(key.strip()) else value)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -209,6 +211,14 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
             raise UsageError(f"{key}: {section} is a setting, not a section")
         values = inner
     values[last] = value
+
+
+def _may_be_left_out(key: str) -> bool:
+    """Whether a setting is left out unless it is set, so that `--set key=` takes back what a recipe sets."""
+    section, _, name = key.partition(".")
+    field = Recipe.model_fields.get(section)
+    inner = getattr(field.annotation, "model_fields", {}) if field else {}
+    return name in inner and inner[name].default is None
 
 
 def _value(text: str) -> Any:

@@ -91,12 +91,13 @@ class EncoderSettings(Section):
         if self.name == BUILT_IN_ENCODER and self.projection_dropout is not None:
             raise ValueError(
                 "projection_dropout is for the layers of a pre-trained encoder; the built-in one has a setting of its"
-                " own for all of its modules, conformer.dropout: leave it out"
+                " own for all of its modules, conformer.dropout: leave it out, in place of a recipe's with"
+                " --set encoder.projection_dropout="
             )
         if self.frozen == "everything" and self.projection_dropout is not None:
             raise ValueError(
                 "frozen everything never trains the encoder, and projection_dropout acts in its training alone;"
-                " choose one of them"
+                " choose one of them (--set encoder.projection_dropout= takes a recipe's back)"
             )
         if self.frozen == "everything" and self.fusion != "last":
             raise ValueError(

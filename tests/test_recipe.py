@@ -43,6 +43,18 @@ def test_set_changes_one_setting_and_keeps_its_type():
     assert recipe.optimizer.schedule == load_recipe("conformer").optimizer.schedule
 
 
+def test_nothing_behind_the_sign_takes_back_what_a_recipe_sets():
+    assert load_recipe("lam").encoder.projection_dropout == 0.4
+    assert load_recipe("lam", ["encoder.projection_dropout="]).encoder.projection_dropout is None
+    built_in = ["encoder.name=conformer", "encoder.layers=0", "encoder.frozen=nothing"]
+    with pytest.raises(ProblemsError, match=r"--set encoder\.projection_dropout="):
+        load_recipe("lam", built_in)
+    assert load_recipe("lam", [*built_in, "encoder.projection_dropout="]).encoder.name == "conformer"
+    assert load_recipe("server", ["text.encoder="]).text.encoder == ""
+    with pytest.raises(ProblemsError, match=r"optimizer\.learning_rate: must be a valid number"):
+        load_recipe("mll", ["optimizer.learning_rate="])
+
+
 def test_options_that_are_not_given_change_nothing():
     assert load_recipe("conformer", training__epochs=None, seed=None) == load_recipe("conformer")
 

@@ -229,6 +229,12 @@ def _hold_out(
 ) -> tuple[list[Utterance], list[Utterance]]:
     """Part a training side: what is trained on, and what chooses the epoch."""
     if protocol.validation_share:
+        once = [label for label in corpus.labels if len(_recordings_of(label, train, corpus)) == 1]
+        if once:
+            raise FoldError(
+                f"fold {index}: only one recording of {', '.join(once)} to train on, which cannot choose the epoch as"
+                f" well\n  hold out whole speakers, --set selection.validation_share=0, or nobody, --select last"
+            )
         return _hold_out_clips(train, corpus, rng, protocol.validation_share, lambda u: (u.emotion,), fewest=1)
     if protocol.validation_by == "utterance":
         return _hold_out_clips(train, corpus, rng, VALIDATION_SHARE, lambda u: (u.speaker, u.emotion))
@@ -300,6 +306,11 @@ def _hold_out_clips(
         held |= {recordings[n] for n in rng.permutation(len(recordings))[:count]}
     validation = [utterance for utterance in train if corpus.audio_hash(utterance.id) in held]
     return [utterance for utterance in train if corpus.audio_hash(utterance.id) not in held], validation
+
+
+def _recordings_of(label: str, utterances: Iterable[Utterance], corpus: PreparedCorpus) -> set[str]:
+    """The recordings of an emotion, each once however many names it has."""
+    return {corpus.audio_hash(utterance.id) for utterance in utterances if utterance.emotion == label}
 
 
 def _missing_labels(utterances: Iterable[Utterance], labels: Sequence[str]) -> list[str]:

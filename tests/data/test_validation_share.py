@@ -10,7 +10,7 @@ from ser_cli.data.folds import check_folds, hash_folds, make_folds, validates_on
 from ser_cli.data.manifest import Utterance
 from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.errors import ProblemsError
+from ser_cli.errors import FoldError, ProblemsError
 from ser_cli.recipe import load_recipe
 from ser_cli.training.cross_validation import plan_cross_validation
 from tests.data.test_folds import corpus, mixture, people, ravdess
@@ -49,6 +49,13 @@ def test_the_share_is_drawn_from_each_emotion_of_the_training_side_and_from_nobo
         assert validates_on_heard(fold, of)
     everybody = {of.by_id[i].speaker for fold in plan.folds for i in fold.validation}
     assert len(everybody) == 6
+
+
+def test_an_emotion_with_a_single_recording_to_train_on_is_refused():
+    once = {"p2-happy-00", "p3-happy-00"}  # of the three folds, the one that tests either has the other alone
+    of = corpus([u for u in talkers(3).utterances if u.emotion == "sad" or u.id in once])
+    with pytest.raises(FoldError, match=r"only one recording of happy to train on(.|\n)*selection\.validation_share=0"):
+        folds_of(of, 0.1)
 
 
 def test_it_is_drawn_by_the_seed_anew_in_each_fold():
