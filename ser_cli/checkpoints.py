@@ -7,7 +7,7 @@ FOLDER/
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,17 @@ def save_model(
     write_json(folder / DESCRIPTION_NAME, description)
 
 
-def hash_weights(module: nn.Module) -> str:
-    """SHA-256 over the names and values of a module's weights: tells which pre-trained encoder was meant."""
+def hash_weights(module: nn.Module, *, without: Collection[str] = ()) -> str:
+    """SHA-256 over the names and values of a module's weights: tells which pre-trained encoder was meant.
+
+    Args:
+        module: whose weights are hashed.
+        without: last parts of the names of those that are left out.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        if name.rpartition(".")[2] in without:
+            continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -120,7 +127,14 @@ def load_model(folder: Path) -> TrainedModel:
         told = description.get("provenance")
         provenance = read_provenance(told) if told else None
         tasks = TaskOutputs.from_json(description.get("tasks", {}))
-        model = rebuild_model(recipe, len(labels), description["encoder"], tasks, description.get("text"))
+        model = rebuild_model(
+            recipe,
+            len(labels),
+            description["encoder"],
+            tasks,
+            description.get("text"),
+            weights_bytes=len(content),
+        )
         weights = safetensors.torch.load(content)
         if description.get("format", 1) < 3:
             weights = {HEAD_BEFORE_FORMAT_3.get(name, name): value for name, value in weights.items()}

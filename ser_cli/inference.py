@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from ser_cli.data.batch_plans import plan_evaluation
 from ser_cli.data.batches import BatchLoader
+from ser_cli.data.manifest import is_mixture
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.runs.predictions import Prediction
-from ser_cli.tasks.outputs import GENDERS, TaskOutputs
+from ser_cli.tasks.outputs import GENDERS, TaskOutputs, known_gender
 from ser_cli.tasks.predictions import TaskPrediction
 from ser_cli.tasks.transcripts import decode
 
@@ -162,9 +163,9 @@ def predict_tasks(
     return tuple(
         TaskPrediction(
             identity,
-            corpus.by_id[identity].gender,
+            known_gender(corpus.by_id[identity]),
             outputs.gender[int(genders[identity].argmax())] if outputs.gender else "",
-            corpus.by_id[identity].text,
+            "" if is_mixture(corpus.by_id[identity]) else corpus.by_id[identity].text,
             " ".join(filter(None, (text for _, text in sorted(texts[identity].items())))),
         )
         for identity in ids

@@ -107,6 +107,15 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _leaves_the_tasks_clips(self) -> "Recipe":
+        if self.tasks.wanted and self.mixup.method != "none" and self.mixup.share == 1:
+            raise ValueError(
+                f"mixup.share 1 mixes every training clip, and tasks {', '.join(self.tasks.wanted)} learn from clips"
+                " that are not mixed; lower mixup.share, set mixup.method to none, or switch the tasks off"
+            )
+        return self
+
     @property
     def hash(self) -> str:
         """SHA-256 of every setting but the title."""

@@ -16,6 +16,7 @@ import torch
 
 from ser_cli.ablation.grids import load_grid
 from ser_cli.checkpoints import load_model
+from ser_cli.data.manifest import Utterance
 from ser_cli.data.store import open_corpus
 from ser_cli.inference import predict_tasks
 from ser_cli.recipe import load_recipe
@@ -181,24 +182,6 @@ def test_the_built_in_encoder_learns_the_tasks_too(ser, tones):
     assert found["gender_accuracy"] > 0.9  # two thirds are male
 
 
-def test_texts_without_room_are_counted(ser, tones):
-    text = "the quick brown fox jumps over the lazy dog and never looks back again"
-    long = edit(tones, lambda row: {"text": text})
-    result = ser("train", "--manifest", long, "--folds", 2, "--fold", 1, *BUILT_IN, "--epochs", 1, "--output", "run")
-    assert result.exit_code == 0, result.stderr
-    assert "task characters: 27 training clips with more characters than frames do not count for it" in result.stderr
-    assert float(read_csv(Path("run/fold-1/history.csv"))[0]["characters"]) == 0
-    assert json.loads(Path("run/fold-1/done.json").read_text())["tasks"]["texts_too_long"] == 27
-
-
-def test_mixed_clips_teach_no_task(ser, few):
-    mixed = [*BUILT_IN, "--epochs", 1, "--set", "mixup.method=eam", "--set", "mixup.share=1"]
-    result = ser("train", "--manifest", few, "--folds", 2, "--fold", 1, *mixed, "--output", "run")
-    assert result.exit_code == 0, result.stderr
-    row = read_csv(Path("run/fold-1/history.csv"))[0]
-    assert all(float(row[task]) == 0 for task in SWITCHES)
-
-
 class Listening(torch.nn.Module):
     """Says of a stretch what its samples are: the mean is the log-odds of male, and each sample is a frame."""
 
@@ -223,7 +206,7 @@ def test_long_clips_are_heard_in_windows():
         waveform=lambda identity: np.array(clips[identity], dtype=np.float32),
         stretch=lambda identity, start, n: np.array(clips[identity][start : start + n], dtype=np.float32),
         target=lambda identity: np.eye(2, dtype=np.float32)[0],
-        by_id={identity: SimpleNamespace(text="b", gender="") for identity in clips},
+        by_id={identity: Utterance(identity, "", "sad", "p1", text="b") for identity in clips},
     )
     outputs = TaskOutputs(gender=("female", "male"), characters=("a", "b", " "))
     half = {"max_clip_s": 4 / 16_000}
@@ -259,6 +242,10 @@ def test_tasks_go_with_other_settings(ser, few, wavlm, options):  # noqa: F811
     ("options", "reason"),
     [
         (["tasks.alpha=0.4"], "alpha 0.4 for each of 3 tasks leaves emotion the weight -0.2; it must be below 1/3"),
+        (
+            ["mixup.method=eam", "mixup.share=1"],
+            "tasks gender, speaker, characters learn from clips that are not mixed",
+        ),
         (["head.name=linear"], "tasks gender, speaker, characters need a branch each, and head.name is linear"),
         (["head.hidden_dim=9"], "the width of branches is tasks.hidden_dim"),
         (

@@ -181,6 +181,36 @@ def test_vggish_without_a_file_is_refused_before_anything_is_written(ser, tones,
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("", "encoder.weights names no file"),
+        ("none.safetensors", "encoder.weights none.safetensors: no such file"),
+        ("vggish.pth", "encoder.weights vggish.pth is a pickle"),
+        ("vggish.h5", "expected a file that ends in .safetensors or .npz"),
+    ],
+)
+def test_a_dry_run_refuses_weights_that_the_run_would_refuse(ser, tones, networks, weights, told):
+    ser("prepare", "--manifest", tones)
+    options = train(tones, [*networks, "--set", f"encoder.weights={weights}"], "--output", "out")[1:]
+    for command_ in (["train"], ["train", "--dry-run"], ["ablate", "--grid", "server-losses", "--dry-run"]):
+        refused = ser(*command_, *options)
+        assert refused.exit_code == 1, command_
+        assert told in refused.stderr
+        assert not Path("out").exists()
+    whole = ser("ablate", "--grid", "server-losses", *train(tones, networks)[1:], "--dry-run")
+    assert whole.exit_code == 0, whole.stderr
+    assert whole.stdout.count("0 of 1 seed done") == len(load_grid("server-losses").cells)
+
+
+def test_a_run_that_is_done_needs_its_weights_no_more(ser, tones, networks):
+    arguments = train(tones, networks, "--fold", 1, "--output", "run", "--epochs", 1)
+    assert ser(*arguments).exit_code == 0
+    Path(networks[1].partition("=")[2]).unlink()
+    assert ser(*arguments, "--dry-run").exit_code == 0
+    assert ser(*arguments).exit_code == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen", ["convolutions", "everything"])
 def test_parts_of_vggish_that_are_frozen_keep_their_weights(ser, tones, networks, frozen):

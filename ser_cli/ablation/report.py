@@ -1,6 +1,9 @@
 """What a study came to, for people: tables, sentences, a picture and pages."""
 
-from ser_cli.ablation.scores import TITLES, StudyScores, score_study
+from collections import Counter
+
+from ser_cli.ablation.grids import Component
+from ser_cli.ablation.scores import TITLES, CellScores, StudyScores, score_study
 from ser_cli.ablation.studies import STUDY_LOCK, Study
 from ser_cli.errors import count_of
 from ser_cli.evaluation.intervals import FEW_SPEAKERS, LEVEL, RESAMPLES
@@ -8,6 +11,7 @@ from ser_cli.evaluation.pages import Picture, Report, Section
 from ser_cli.evaluation.reports import SELECTION_SENTENCES, write_files
 from ser_cli.evaluation.tables import Column, Table, Value
 from ser_cli.runs.locks import locked_folder
+from ser_cli.tasks.outputs import TASKS
 
 CHECK = "✓"
 
@@ -29,8 +33,7 @@ def rates_table(found: StudyScores) -> Table:
     rows = []
     for entry in found.cells:
         marks: list[Value] = [
-            str(entry.cell.setting(c.setting)) if c.shown else (CHECK if entry.cell.has(c) else "")
-            for c in grid.components
+            str(entry.cell.setting(c.setting)) if c.shown else _mark(entry, c) for c in grid.components
         ]
         done = f"{len(entry.values)}/{entry.folds}" if entry.values else "not run"
         figures: list[Value] = []
@@ -40,6 +43,22 @@ def rates_table(found: StudyScores) -> Table:
     seeds = sorted({run.seed for run in found.study.runs})
     over = f"folds and {count_of(len(seeds), 'seed')}" if len(seeds) > 1 else "folds"
     return Table("ablation", f"Mean and sample standard deviation over {over}", tuple(columns), tuple(rows))
+
+
+def _mark(entry: CellScores, component: Component) -> str:
+    """A check mark for what was trained; what was asked for and left out is told in its place."""
+    if not entry.cell.has(component):
+        return ""
+    lacking, done = entry.lacking(component), len(entry.values)
+    if not lacking:
+        return CHECK
+    return f"{CHECK} in {done - lacking} of {done}" if lacking < done else f"without {_task_of(component) or 'tasks'}"
+
+
+def _task_of(component: Component) -> str:
+    """The task that a component switches on; empty where it is none."""
+    section, _, name = component.setting.partition(".")
+    return name if section == "tasks" and name in TASKS else ""
 
 
 def study_differences(found: StudyScores) -> Table:
@@ -118,9 +137,20 @@ def study_warnings(found: StudyScores) -> list[str]:
         )
         warnings.append(f"Not done yet: cell {told}; means over other folds or seeds cannot be compared.")
     warnings += [problem for entry in found.cells for problem in entry.problems]
+    warnings += [sentence for entry in found.cells for sentence in _left_out_sentences(entry)]
     others = [run for run in found.study.runs if run.is_another_run]
     warnings += [f"{run.name} is left out: its folder holds another run." for run in others]
     return warnings
+
+
+def _left_out_sentences(entry: CellScores) -> list[str]:
+    """Which tasks a cell asks for and did not learn."""
+    found = Counter((task, reason) for _, _, task, reason in entry.tasks_left_out)
+    return [
+        f"Cell {entry.cell.number} ({entry.cell.name}): task {task} is left out in {count} of"
+        f" {count_of(len(entry.values), 'fold')}: {reason}."
+        for (task, reason), count in found.items()
+    ]
 
 
 def write_study_report(study: Study) -> StudyScores:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_cli.ablation.grids import GridCell
+from ser_cli.ablation.grids import Component, GridCell
 from ser_cli.ablation.studies import CellRun, Study
 from ser_cli.errors import RunError
 from ser_cli.evaluation.comparison import Difference
@@ -49,6 +49,32 @@ class CellScores:
         """Seed and fold of what is done."""
         return [(seed, fold) for seed, fold, _ in self.values]
 
+    @property
+    def tasks_left_out(self) -> list[tuple[int, int, str, str]]:
+        """Seed, fold, name and reason of each task that the cell asks for and a fold that is done did not learn."""
+        return [
+            (run.seed, index, task, reason)
+            for run, scores in self.scores
+            if scores.tasks is not None
+            for index, task, reason in scores.tasks.not_learnt
+        ]
+
+    def lacking(self, component: Component) -> int:
+        """In how many folds that are done a component was left out: a task, or the fusion where no task was learnt."""
+        section, _, name = component.setting.partition(".")
+        asked = set(self.cell.recipe.tasks.wanted)
+        if section != "tasks" or not asked or not self.cell.has(component):
+            return 0
+        gone: dict[tuple[int, int], set[str]] = {}
+        for seed, fold, task, _ in self.tasks_left_out:
+            gone.setdefault((seed, fold), set()).add(task)
+        needed = {name} if name in asked else set()
+        return sum(tasks >= asked or bool(needed & tasks) for tasks in gone.values())
+
+    def trained(self, component: Component) -> bool:
+        """Whether the cell has a component in any fold that is done; before one is, whether its recipe does."""
+        return self.cell.has(component) and not 0 < len(self.values) == self.lacking(component)
+
     def mean(self, rate: str) -> float | None:
         """Over folds and seeds; None where no fold is done."""
         return fmean(rates[rate] for _, _, rates in self.values) if self.values else None
@@ -84,12 +110,16 @@ class StudyScores:
 
     def _cell_json(self, found: CellScores) -> dict[str, Any]:
         cell, grid = found.cell, self.study.grid
-        components = {c.title: cell.setting(c.setting) if c.shown else cell.has(c) for c in grid.components}
+        components = {c.title: cell.setting(c.setting) if c.shown else found.trained(c) for c in grid.components}
         return {
             "number": cell.number,
             "name": cell.name,
             "changes": cell.changes,
             "components": components,
+            "tasks_left_out": [
+                {"seed": seed, "fold": fold, "task": task, "reason": reason}
+                for seed, fold, task, reason in found.tasks_left_out
+            ],
             "runs": [str(run.folder) for run, _ in found.scores],
             "folds_done": len(found.values),
             "folds_in_all": found.folds,

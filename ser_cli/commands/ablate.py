@@ -118,6 +118,7 @@ def ablate(
     from ser_cli.ablation.studies import is_there, open_study, plan_study
     from ser_cli.commands.cell_view import CellWatch
     from ser_cli.commands.interruption import StopSignals
+    from ser_cli.training.cross_validation import require_startable
 
     with counting_bar(console, "preparing", "clip") as progress:
         soft = resolved.reference.recipe.training.targets == "soft"
@@ -125,6 +126,8 @@ def ablate(
     study = plan_study(corpus, resolved, output, seeds=seeds, folds=folds, protocol=protocol, wanted=fold or ())
     if dry_run:
         is_there(study, force=force)
+        for run in study.wanted(chosen):
+            require_startable(run.plan, run.folder)
         _describe(console, study, chosen, json=json)
         return
     open_study(study, force=force)

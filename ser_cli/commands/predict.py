@@ -64,7 +64,9 @@ def predict(
     texts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="What the recordings say, for a model that reads it: CSV with columns path and text."
+            metavar="FILE",
+            help="What the recordings say, for a model that reads it: CSV with columns path and text; relative paths"
+            " start in the working folder, or in that of FILE.",
         ),
     ] = None,
     shard: Annotated[

@@ -147,7 +147,7 @@ def train(
     from ser_cli.commands.interruption import StopSignals
     from ser_cli.commands.training_view import TrainingView
     from ser_cli.processes import leave_others
-    from ser_cli.training.cross_validation import cross_validate, plan_cross_validation
+    from ser_cli.training.cross_validation import cross_validate, plan_cross_validation, require_startable
 
     with counting_bar(console, "preparing", "clip") as progress:
         corpus = options.open_chosen(
@@ -164,6 +164,7 @@ def train(
     if check_text:
         _warn_of_repeated_texts(console, plan)
     if dry_run:
+        require_startable(plan, folder)
         _describe(console, plan, folder)
         return
     if is_first:

@@ -190,6 +190,11 @@ def share_of_process(plan: Sequence[PlannedBatch], rank: int, processes: int) ->
     return tuple(PlannedBatch(clips[rank::processes]) for clips in joined)
 
 
+def is_cut(samples: int, max_clip_s: float) -> bool:
+    """Whether of a clip of so many samples only a stretch goes in, see `plan_epoch`."""
+    return samples > _samples_of(max_clip_s)
+
+
 def padding_share(batches: Sequence[PlannedBatch]) -> float:
     """Samples of padding over all samples of some batches."""
     real = sum(clip.samples for batch in batches for clip in batch.clips)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_cli.data.batch_plans import PlannedBatch, Window
+from ser_cli.data.manifest import is_mixture
 from ser_cli.data.mixup import mix, mix_targets
 from ser_cli.data.store import PreparedCorpus
 
@@ -31,7 +32,10 @@ class Batch:
     texts: tuple[str, ...]
     """Transcripts of the clips; of a mixture, that of its dominant clip. Empty where there is none."""
     untouched: Tensor
-    """(batch,) True where a row is a whole clip, neither mixed nor cut: what else is known of the clip holds for it."""
+    """(batch,) True where a row is a whole recording, neither mixed nor cut: all that is known of the clip holds for
+    it."""
+    unmixed: Tensor
+    """(batch,) True where one recording is heard, whole or cut: who speaks in it is known."""
 
     def parted(self, parts: int) -> list["Batch"]:
         """The batch in so many batches of neighbours, or as many as there are clips."""
@@ -48,6 +52,7 @@ class Batch:
             self.targets[rows],
             self.texts[rows],
             self.untouched[rows],
+            self.unmixed[rows],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -65,6 +70,7 @@ class Batch:
             lengths=change(self.lengths),
             targets=change(self.targets),
             untouched=change(self.untouched),
+            unmixed=change(self.unmixed),
         )
 
 
@@ -142,13 +148,16 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
             waveform = mixture.waveform
             targets[row] = mix_targets(targets[row], corpus.target(clip.partner.id), mixture.weight)
         waveforms[row, : len(waveform)] = waveform
+    unmixed = [clip.mixture is None and not is_mixture(corpus.by_id[clip.window.id]) for clip in planned.clips]
+    whole = [clip.samples == corpus.length(clip.window.id) for clip in planned.clips]
     return Batch(
         planned.ids,
         torch.from_numpy(waveforms),
         torch.tensor(lengths),
         torch.from_numpy(targets),
         tuple(corpus.by_id[identity].text for identity in planned.ids),
-        torch.tensor([c.mixture is None and c.samples == corpus.length(c.window.id) for c in planned.clips]),
+        torch.tensor(unmixed) & torch.tensor(whole),
+        torch.tensor(unmixed),
     )
 
 

@@ -15,15 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_cli.data.manifest import Utterance
+from ser_cli.data.manifest import Utterance, is_mixture, mixed_from
 from ser_cli.data.protocols import UNKNOWN_SPEAKER, VALIDATION_SHARE, Protocol
 from ser_cli.data.selection import value_of
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import SHOWN_PROBLEMS, FoldError, count_of
 from ser_cli.files import write_atomically
-
-SOURCE_A, SOURCE_B = "source_a", "source_b"
-"""Columns of a manifest that name the clips a mixture was made of."""
 
 ALSO = "also_"
 """Begins the columns that name who else is heard in a mixture: `also_speaker`, `also_session`, `also_dialog`."""
@@ -145,16 +142,6 @@ def validates_on_heard(fold: Fold, corpus: PreparedCorpus) -> bool:
     """Whether a speaker whose clips choose the epoch is heard in training too."""
     trained, judged = ({corpus.by_id[i].speaker for i in ids} for ids in (fold.train, fold.validation))
     return bool(trained & judged - {UNKNOWN_SPEAKER})
-
-
-def mixed_from(utterance: Utterance) -> tuple[str, ...]:
-    """Ids of the clips that a mixture was made of; none for a recording."""
-    return tuple(filter(None, (value_of(utterance, SOURCE_A), value_of(utterance, SOURCE_B))))
-
-
-def is_mixture(utterance: Utterance) -> bool:
-    """Whether this is a mixture of clips, made by `ser mix`."""
-    return bool(value_of(utterance, SOURCE_B))
 
 
 def _heard(what: str) -> Callable[[Utterance], set[str]]:

@@ -18,6 +18,9 @@ COLUMNS = ("id", "path", "emotion", "speaker", "session", "gender", "text", "dur
 MAX_BYTES = 1 << 30
 """Of a manifest as the tool writes it: a million rows of which each tells a kilobyte."""
 
+SOURCE_A, SOURCE_B = "source_a", "source_b"
+"""Columns that name the clips a mixture was made of."""
+
 DECISIVE_COLUMNS = (votes.COLUMN, "dialog", "partition")
 """Further columns that decide what is learnt or which side of a fold an utterance stands on."""
 
@@ -38,6 +41,17 @@ class Utterance:
     duration_s: float = 0.0
     extra: tuple[tuple[str, str], ...] = field(default=())
     """Further columns of the corpus, such as intensity or scenario."""
+
+
+def mixed_from(utterance: Utterance) -> tuple[str, ...]:
+    """Ids of the clips that a mixture was made of; none for a recording."""
+    told = dict(utterance.extra)
+    return tuple(filter(None, (told.get(SOURCE_A), told.get(SOURCE_B))))
+
+
+def is_mixture(utterance: Utterance) -> bool:
+    """Whether this is a mixture of clips, made by `ser mix`: its speaker and its text are those of the first alone."""
+    return bool(dict(utterance.extra).get(SOURCE_B))
 
 
 def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:
@@ -102,15 +116,22 @@ def hash_with_texts(manifest_hash: str, utterances: Iterable[Utterance]) -> str:
 
 
 def require_texts(corpus: str, utterances: Sequence[Utterance]) -> None:
-    """See that every utterance has a transcript.
+    """See that every utterance has a transcript, and that what is heard is what it says.
 
     Args:
         corpus: its name, for the message.
         utterances: that a model is to read.
 
     Raises:
-        CorpusError: some have none.
+        CorpusError: some have none, or are mixtures of two clips that say two things.
     """
+    mixed = [utterance.id for utterance in utterances if is_mixture(utterance)]
+    if mixed:
+        raise CorpusError(
+            f"{corpus}: {len(mixed):,} of {count_of(len(utterances), 'clip')} are mixtures, such as {mixed[0]}, in"
+            f" which two voices say two things, and the model reads one transcript (text.encoder)\n"
+            f"  leave them out: --where '{SOURCE_B}='; or train a model that hears alone: --set text.encoder="
+        )
     silent = [utterance.id for utterance in utterances if not utterance.text]
     if len(silent) == len(utterances):
         raise CorpusError(

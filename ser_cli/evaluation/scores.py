@@ -12,6 +12,7 @@ from ser_cli.evaluation.tasks import RunTaskScores, evaluate_tasks
 from ser_cli.files import read_table
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.runs.directory import Run, RunIdentity
+from ser_cli.runs.initial_weights import differing_weights, weights_of_folds
 from ser_cli.runs.predictions import Prediction, read_predictions
 
 RATES = ("wa", "ua", "macro_f1")
@@ -34,7 +35,7 @@ class RunScores:
     breakdown: Breakdown
     """All predictions together, taken apart."""
     changes: tuple[str, ...] = ()
-    """What was different when the run was gone on with all the same, as sentences."""
+    """What was different when the run was gone on with all the same, or changed between its folds, as sentences."""
     tasks: RunTaskScores | None = None
     """Beside emotion; None where nothing else was to be learnt."""
 
@@ -105,7 +106,11 @@ def evaluate_run(run: Run) -> RunScores:
         mean={rate: fmean(values) for rate, values in rates.items()},
         std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
         breakdown=breakdown,
-        changes=(*run.changes(), *(f"fold {i}: {change}" for i in done for change in facts[i].get("changes", ()))),
+        changes=(
+            *run.changes(),
+            *(f"fold {i}: {change}" for i in done for change in facts[i].get("changes", ())),
+            *differing_weights(weights_of_folds(run, done)),
+        ),
         tasks=evaluate_tasks(run, done, breakdown.pooled.wa),
     )
 

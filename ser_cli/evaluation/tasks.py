@@ -24,13 +24,18 @@ class RunTaskScores:
 
     learnt: tuple[str, ...]
     """In at least one fold."""
-    left_out: tuple[str, ...]
-    """A sentence for each fold and task that was asked for and not learnt."""
+    not_learnt: tuple[tuple[int, str, str], ...]
+    """Fold, name and reason of each task that was asked for and not learnt."""
     folds: tuple[tuple[int, TaskScores], ...]
     pooled: TaskScores
     """Over all tested clips together."""
     micro_f1: float
     """Of emotion, over all tested clips together."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A sentence for each fold and task that was asked for and not learnt."""
+        return tuple(f"fold {index}: task {task}: {reason}" for index, task, reason in self.not_learnt)
 
     def as_json(self) -> dict[str, Any]:
         """The part of `ser evaluate --json` under `tasks`; rates."""
@@ -97,7 +102,7 @@ def evaluate_tasks(run: Run, done: Sequence[int], wa: float) -> RunTaskScores | 
 
     return RunTaskScores(
         tuple(task for task in TASKS if any(task in learnt for learnt, _ in asked.values())),
-        tuple(f"fold {index}: task {task}: {reason}" for index, (_, out) in asked.items() for task, reason in out),
+        tuple((index, task, reason) for index, (_, out) in asked.items() for task, reason in out),
         tuple((index, score_of([index])) for index in asked),
         score_of(list(asked)),
         wa,

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ser_cli.data import votes
 from ser_cli.data.audio import SAMPLE_RATE_HZ
-from ser_cli.data.folds import ALSO, SOURCE_A, SOURCE_B
-from ser_cli.data.manifest import Utterance
+from ser_cli.data.folds import ALSO
+from ser_cli.data.manifest import SOURCE_A, SOURCE_B, Utterance
 from ser_cli.data.mixup import MixPlan, Mixture, mix, mix_targets
 from ser_cli.data.selection import value_of
 from ser_cli.data.store import PreparedCorpus

@@ -14,7 +14,7 @@ from ser_cli.models.multi_task import MultiTaskHead
 from ser_cli.models.pretrained import PretrainedEncoder, describe_pretrained, load_pretrained, restore_pretrained
 from ser_cli.models.projection_dropout import set_projection_dropout
 from ser_cli.models.text import TextEncoder, describe_text, load_text_encoder, restore_text_encoder
-from ser_cli.models.vggish import VGGish, load_vggish
+from ser_cli.models.vggish import VGGish, load_vggish, require_weights_file
 from ser_cli.recipe import Recipe
 from ser_cli.recipe_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.tasks.outputs import TaskOutputs
@@ -49,6 +49,16 @@ def build_model(recipe: Recipe, num_classes: int, tasks: TaskOutputs | None = No
     return _with_heads(_fused(encoder, recipe), recipe, num_classes, tasks, _load_text(recipe))
 
 
+def require_weights(recipe: Recipe) -> None:
+    """See what can be seen of a recipe's weights without reading them: `build_model` would refuse the same.
+
+    Raises:
+        EncoderError: a file that the recipe needs is not named or not there.
+    """
+    if recipe.encoder.name == VGGISH_ENCODER:
+        require_weights_file(recipe.encoder.weights)
+
+
 def describe_encoder(model: EmotionClassifier) -> dict[str, Any]:
     """What `rebuild_model` needs besides the recipe: nothing for the built-in encoder and VGGish."""
     encoder = model.encoder.encoder if isinstance(model.encoder, FusedEncoder) else model.encoder
@@ -71,16 +81,32 @@ def rebuild_model(
     encoder: dict[str, Any],
     tasks: TaskOutputs | None = None,
     text: dict[str, Any] | None = None,
+    *,
+    weights_bytes: int,
 ) -> EmotionClassifier:
-    """The model of a recipe with weights still to be loaded; needs no network and no original folder or file."""
+    """The model of a recipe with weights still to be loaded; needs no network and no original folder or file.
+
+    Args:
+        recipe: that the model was built from.
+        num_classes: declared emotions.
+        encoder: what `describe_encoder` told.
+        tasks: what the outputs of further tasks mean; None for no task.
+        text: what `describe_text_encoder` told.
+        weights_bytes: of the file of weights; encoders that would not fit into it are not built.
+
+    Raises:
+        EncoderError: a description asks for more than it may.
+    """
     reader = None
     if recipe.text.encoder:
-        reader = restore_text_encoder(text or {}, max_tokens=recipe.text.max_tokens, frozen=recipe.text.frozen)
+        reader = restore_text_encoder(
+            text or {}, max_tokens=recipe.text.max_tokens, frozen=recipe.text.frozen, weights_bytes=weights_bytes
+        )
     if recipe.encoder.name == BUILT_IN_ENCODER:
         return _with_heads(_build_conformer(recipe), recipe, num_classes, tasks, reader)
     if recipe.encoder.name == VGGISH_ENCODER:
         return _with_heads(VGGish(), recipe, num_classes, tasks, reader)
-    restored = restore_pretrained(encoder)
+    restored = restore_pretrained(encoder, weights_bytes=weights_bytes)
     _set_dropout(restored, recipe)
     return _with_heads(_fused(restored, recipe), recipe, num_classes, tasks, reader)
 

@@ -21,6 +21,7 @@ from ser_cli.models.folders import (
     require_harmless_folder,
     require_harmless_on_hub,
 )
+from ser_cli.models.sizes import bytes_of_weights, require_bearable
 
 # WavLM hands a float position bias and a boolean padding mask to the same attention; both are meant.
 warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
@@ -152,11 +153,17 @@ def load_weights(name: str, config: Any, **options: Any) -> Any:
         options: of the model's class.
 
     Raises:
-        EncoderError: a weight is missing, or holds NaN or infinity.
+        EncoderError: a weight is missing, or holds NaN or infinity, or the configuration asks for a larger model.
         Exception: of nearly any kind where the files cannot be read.
     """
     from transformers import AutoModel
 
+    # The library would give memory to all weights that are missing.
+    require_bearable(
+        f"encoder {name}: its configuration",
+        lambda: AutoModel.from_config(config, trust_remote_code=False, **options),
+        bytes_of_weights(name),
+    )
     with _no_loading_report():
         model, report = AutoModel.from_pretrained(
             name,
@@ -188,19 +195,29 @@ def describe_pretrained(encoder: PretrainedEncoder) -> dict[str, Any]:
     return {"config": model.config.to_dict(), "feature_extractor": encoder.feature_extractor.to_dict()}
 
 
-def restore_pretrained(description: dict[str, Any]) -> PretrainedEncoder:
+def restore_pretrained(description: dict[str, Any], *, weights_bytes: int) -> PretrainedEncoder:
     """An encoder with random weights, of the shape that `describe_pretrained` told; needs no network.
 
+    Args:
+        description: of it.
+        weights_bytes: of the file that its weights will come from; what is larger is not built.
+
     Raises:
-        EncoderError: the description asks for more than a model of the library.
+        EncoderError: the description asks for more than a model of the library, or for more weights than there are.
     """
     from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
     values = dict(description["config"])
     require_harmless_config("the encoder's configuration", values)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
+
+    def build() -> nn.Module:
+        made: nn.Module = AutoModel.from_config(config, trust_remote_code=False)
+        return made
+
+    require_bearable("the encoder's configuration", build, weights_bytes)
     return PretrainedEncoder(
-        _streamed(AutoModel.from_config(config, trust_remote_code=False)),
+        _streamed(build()),
         Wav2Vec2FeatureExtractor(
             **{k: v for k, v in description["feature_extractor"].items() if not k.endswith("_type")}
         ),

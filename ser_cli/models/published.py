@@ -20,6 +20,7 @@ from ser_cli.models.folders import (
     require_harmless_on_hub,
 )
 from ser_cli.models.pretrained import OPTIONAL_WEIGHTS
+from ser_cli.models.sizes import bytes_of_weights, require_bearable
 
 WEIGHTS_NAMES = (WEIGHTS_NAME, INDEX_NAME)
 
@@ -69,7 +70,7 @@ def load_published(name: str, device: torch.device) -> PublishedClassifier:
     Raises:
         EncoderError: it cannot be had, is no audio classifier at 16 kHz, or has no trained head.
     """
-    from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
     _quieten()
     try:
@@ -79,6 +80,12 @@ def load_published(name: str, device: torch.device) -> PublishedClassifier:
             _require_within_reach(name)
             require_harmless_on_hub(name)
         extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        require_bearable(
+            f"model {name}: its configuration",
+            lambda: AutoModelForAudioClassification.from_config(config, trust_remote_code=False),
+            bytes_of_weights(name),
+        )
         model, report = AutoModelForAudioClassification.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )

@@ -21,6 +21,8 @@ from ser_cli.models.folders import (
     require_harmless_on_hub,
 )
 from ser_cli.models.pretrained import load_weights, quieten_off_a_terminal
+from ser_cli.models.sizes import require_bearable
+from ser_cli.models.tokenizer_files import harmless_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -132,8 +134,16 @@ def describe_text(encoder: TextEncoder) -> dict[str, Any]:
     return {"config": model.config.to_dict(), "tokenizer": encoder.tokenizer.to_str()}
 
 
-def restore_text_encoder(description: dict[str, Any], *, max_tokens: int, frozen: bool) -> TextEncoder:
+def restore_text_encoder(
+    description: dict[str, Any], *, max_tokens: int, frozen: bool, weights_bytes: int
+) -> TextEncoder:
     """A text encoder with random weights, of the shape that `describe_text` told; needs no network.
+
+    Args:
+        description: of it.
+        max_tokens: longer texts are cut.
+        frozen: it is not trained.
+        weights_bytes: of the file that its weights will come from; what is larger is not built.
 
     Raises:
         EncoderError: the description asks for more than a model of the library, or its parts do not fit together.
@@ -146,7 +156,13 @@ def restore_text_encoder(description: dict[str, Any], *, max_tokens: int, frozen
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     _require_text_encoder("of the model", config)
     tokenizer = _ready_tokenizer(str(description["tokenizer"]), "of the model", config, max_tokens)
-    model = AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
+
+    def build() -> nn.Module:
+        made: nn.Module = AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
+        return made
+
+    require_bearable("the text encoder's configuration", build, weights_bytes)
+    model = build()
     _require_fitting("of the model", model, tokenizer, max_tokens)
     return TextEncoder(model, tokenizer, frozen=frozen)
 
@@ -185,13 +201,13 @@ def _ready_tokenizer(text: str, name: str, config: Any, max_tokens: int) -> "Tok
     """A tokenizer from its JSON that cuts and pads, tried on two texts.
 
     Raises:
-        EncoderError: it has no token that stands for a text.
+        EncoderError: it asks for more than it may, has no token that stands for a text, or adds too many.
         Exception: it is damaged; the library has no kind of its own for that.
     """
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_str(harmless_tokenizer(text, name))
         tokenizer.encode_batch(["a text", ""])
     except BaseException as error:
         # What is written in Rust panics at some damages, with an exception that is no `Exception`.
@@ -202,6 +218,11 @@ def _ready_tokenizer(text: str, name: str, config: Any, max_tokens: int) -> "Tok
         raise EncoderError(
             f"text.encoder {name}: its tokenizer puts no token such as [CLS] before a text, whose state would stand for"
             f" it\n  choose an encoder such as BERT, RoBERTa or DistilBERT"
+        )
+    if (added := tokenizer.num_special_tokens_to_add(is_pair=False)) >= max_tokens:
+        raise EncoderError(
+            f"text.encoder {name}: its tokenizer adds {added:,} tokens to each text, and text.max_tokens is"
+            f" {max_tokens:,}\n  raise it: --set text.max_tokens={added + 1}"
         )
     tokenizer.enable_truncation(max_tokens)
     padding = config.pad_token_id or 0

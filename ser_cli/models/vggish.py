@@ -43,6 +43,8 @@ TENSORFLOW_LAYERS = {
 }
 """Names of the published checkpoint by those of the PyTorch port, which are the names here."""
 
+SUFFIXES = (".safetensors", ".npz")
+"""Of files of weights."""
 MAX_BYTES = 1 << 30
 """Of a file of weights; the published ones take 288 MB."""
 
@@ -192,37 +194,47 @@ def load_vggish(path: str) -> VGGish:
     Raises:
         EncoderError: there is no such file, it is none of the two kinds, or its weights are not VGGish's.
     """
-    if not path:
-        raise EncoderError(
-            "encoder vggish: it needs its published weights, and encoder.weights names no file\n"
-            "  give a safetensors or .npz file of them: --set encoder.weights=FILE"
-        )
+    require_weights_file(path)
     model = VGGish()
     model.load_state_dict(_fitting(_as_ported(_read(Path(path).expanduser())), model, path))
     return model
 
 
+def require_weights_file(path: str) -> None:
+    """See what can be seen of a file of weights without reading it.
+
+    Raises:
+        EncoderError: none is named, there is none, or its name is of another kind.
+    """
+    if not path:
+        raise EncoderError(
+            "encoder vggish: it needs its published weights, and encoder.weights names no file\n"
+            "  give a safetensors or .npz file of them: --set encoder.weights=FILE"
+        )
+    file = Path(path).expanduser()
+    suffix = file.suffix.lower()
+    if suffix in PICKLE_SUFFIXES:
+        raise _pickle(file)
+    if suffix not in SUFFIXES:
+        raise EncoderError(
+            f"encoder.weights {file}: expected a file that ends in {' or '.join(SUFFIXES)}\n  {_how_to_convert(file)}"
+        )
+    if not file.exists():
+        raise EncoderError(
+            f"encoder.weights {file}: no such file\n"
+            f"  give the file of VGGish's published weights: --set encoder.weights=FILE"
+        )
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     """The arrays of a file by their names."""
-    suffix = path.suffix.lower()
-    if suffix in PICKLE_SUFFIXES:
-        raise _pickle(path)
-    if suffix not in (".safetensors", ".npz"):
-        raise EncoderError(
-            f"encoder.weights {path}: expected a file that ends in .safetensors or .npz\n  {_how_to_convert(path)}"
-        )
     try:
         content = read_bounded(path, MAX_BYTES)
-        if suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             return _from_npz(content, path)
         if begins_as_pickle(content):
             raise _pickle(path)
         return safetensors.torch.load(content)
-    except FileNotFoundError:
-        raise EncoderError(
-            f"encoder.weights {path}: no such file\n"
-            f"  give the file of VGGish's published weights: --set encoder.weights=FILE"
-        ) from None
     except EncoderError:
         raise
     except Exception as error:  # NumPy, zipfile and safetensors raise nearly anything at a damaged file

@@ -49,16 +49,16 @@ class TaskLabels:
         self._characters = {clip.id: encode(clip.text, outputs.characters) for clip in clips}
 
     def of(self, batch: Batch) -> TaskTargets:
-        """The labels of a batch; of a mixture or a part of a clip there are none, since it is not that clip."""
-        untouched = batch.untouched.tolist()
-        rows = list(zip(batch.ids, untouched, strict=True))
-        texts = [self._characters[identity] if whole else [] for identity, whole in rows]
+        """The labels of a batch: of a mixture there are none, and what is said in a part of a clip is not known."""
+        rows = list(zip(batch.ids, batch.unmixed.tolist(), strict=True))
+        whole = zip(batch.ids, batch.untouched.tolist(), strict=True)
+        texts = [self._characters[identity] if known else [] for identity, known in whole]
         characters = torch.zeros(len(texts), max(1, *map(len, texts)), dtype=torch.long)
         for row, text in enumerate(texts):
             characters[row, : len(text)] = torch.tensor(text, dtype=torch.long)
         return TaskTargets(
-            torch.tensor([self._gender[identity] if whole else NO_LABEL for identity, whole in rows]),
-            torch.tensor([self._speaker[identity] if whole else NO_LABEL for identity, whole in rows]),
+            torch.tensor([self._gender[identity] if unmixed else NO_LABEL for identity, unmixed in rows]),
+            torch.tensor([self._speaker[identity] if unmixed else NO_LABEL for identity, unmixed in rows]),
             characters,
             torch.tensor([len(text) for text in texts]),
         )

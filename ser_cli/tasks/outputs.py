@@ -1,10 +1,11 @@
 """What the outputs of the tasks beside emotion mean, chosen from the training side of a fold."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ser_cli.data.manifest import Utterance
+from ser_cli.data.manifest import Utterance, is_mixture
+from ser_cli.errors import SHOWN_PROBLEMS
 from ser_cli.tasks.transcripts import characters_of, encode, frames_needed
 
 TASKS = ("gender", "speaker", "characters")
@@ -14,6 +15,11 @@ GENDERS = ("female", "male")
 
 UNKNOWN_SPEAKER = "unknown"
 """Whom MSP-Podcast does not name: many people, and no class."""
+
+
+def known_gender(clip: Utterance) -> str:
+    """The gender of who speaks where it is one of `GENDERS`, else nothing; nothing of a mixture, where two may."""
+    return clip.gender if clip.gender in GENDERS and not is_mixture(clip) else ""
 
 
 @dataclass(frozen=True)
@@ -65,23 +71,37 @@ class ChosenOutputs:
         """What a person has to know."""
         return [f"task {task} is left out: {reason}" for task, reason in self.left_out.items()]
 
+    def without(self, task: str, reason: str) -> "ChosenOutputs":
+        """The same without a task that cannot be learnt after all."""
+        return ChosenOutputs(replace(self.outputs, **{task: ()}), {**self.left_out, task: reason})
 
-def choose_outputs(wanted: Sequence[str], clips: Sequence[Utterance]) -> ChosenOutputs:
+
+def choose_outputs(
+    wanted: Sequence[str], clips: Sequence[Utterance], cut: Collection[str] = frozenset()
+) -> ChosenOutputs:
     """Choose what the outputs of the wanted tasks mean.
 
     Args:
         wanted: names of tasks.
-        clips: of the training side.
+        clips: of the training side; mixtures among them teach none.
+        cut: ids of clips of which the model never hears all, so that their texts teach nothing.
     """
+    recordings = [clip for clip in clips if not is_mixture(clip)]
+    genders = {clip.gender for clip in recordings}
     outputs = TaskOutputs(
-        gender=GENDERS if "gender" in wanted and {clip.gender for clip in clips} >= set(GENDERS) else (),
-        speaker=_speakers(clips) if "speaker" in wanted else (),
-        characters=characters_of(clip.text for clip in clips) if "characters" in wanted else (),
+        gender=GENDERS if "gender" in wanted and genders >= set(GENDERS) else (),
+        speaker=_speakers(recordings) if "speaker" in wanted else (),
+        characters=characters_of(c.text for c in recordings if c.id not in cut) if "characters" in wanted else (),
     )
+    others = sorted(genders - {*GENDERS, ""})
+    told = f", {' and '.join(GENDERS)}; there are {', '.join(others[:SHOWN_PROBLEMS])}" if others else ""
+    has_texts = any(clip.text and clip.id in cut for clip in recordings)
     reasons = {
-        "gender": "the training clips are not of both genders",
+        "gender": f"the training clips are not of both genders{told}",
         "speaker": "the training clips are of fewer than two known speakers",
-        "characters": "no training clip has a text",
+        "characters": "training.max_clip_s cuts every training clip that has a text"
+        if has_texts
+        else "no training clip has a text",
     }
     left_out = {task: reasons[task] for task in TASKS if task in wanted and task not in outputs.learnt}
     return ChosenOutputs(outputs, left_out)

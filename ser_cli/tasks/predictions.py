@@ -17,7 +17,7 @@ class TaskPrediction:
 
     id: str
     gender: str
-    """`female`, `male`, or empty where unknown."""
+    """`female`, `male`, or empty where unknown or another: nothing that the model can say is right there."""
     predicted_gender: str
     """Empty where the model does not tell."""
     text: str
@@ -46,11 +46,11 @@ def read_task_predictions(path: Path) -> tuple[TaskPrediction, ...]:
     try:
         _, rows = read_table(path)
         predictions = tuple(TaskPrediction(**{name: row[name] for name in COLUMNS}) for row in rows)
-        genders = {gender for p in predictions for gender in (p.gender, p.predicted_gender)}
+        genders = {p.predicted_gender for p in predictions}
         if not predictions or len({p.id for p in predictions}) < len(predictions):
             raise ValueError("it has no rows, or an id twice")
         if not genders <= {*GENDERS, ""}:
-            raise ValueError(f"a gender is none of {', '.join(GENDERS)}")
+            raise ValueError(f"a predicted gender is none of {', '.join(GENDERS)}")
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as predictions of tasks ({error}); train that fold again") from None
     return predictions

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ser_cli.tasks.outputs import GENDERS
 from ser_cli.tasks.predictions import TaskPrediction
 from ser_cli.tasks.transcripts import normalised
 
@@ -12,7 +13,7 @@ class TaskScores:
     """Rates; None where the task was not learnt or no clip has its label."""
 
     gender_clips: int
-    """Clips whose gender is known."""
+    """Clips whose gender is known to be one of `GENDERS`."""
     gender_accuracy: float | None
     words: int
     """Of the transcripts."""
@@ -32,8 +33,8 @@ def score_tasks(gender: Sequence[TaskPrediction], characters: Sequence[TaskPredi
         gender: each clip, once, of the models that learnt gender.
         characters: likewise of those that learnt characters.
     """
-    known = [p for p in gender if p.gender]
-    spoken = [(text, p.predicted_text) for p in characters if (text := normalised(p.text))]
+    known = [p for p in gender if p.gender in GENDERS]
+    spoken = [(text, normalised(p.predicted_text)) for p in characters if (text := normalised(p.text))]
     return TaskScores(
         gender_clips=len(known),
         gender_accuracy=sum(p.gender == p.predicted_gender for p in known) / len(known) if known else None,

@@ -12,13 +12,13 @@ class TaskSettings(Section):
     """What `head.name` `branches` learns beside emotion, and how its branches are built; the multi-task paper's."""
 
     gender: bool = False
-    """Learn the speakers' gender too, from the manifest. Of any task, clips without a label, and mixed or cropped ones,
-    do not count; a task whose labels a fold's training side lacks is left out with a word about it."""
+    """Learn the speakers' gender too, from the manifest: `female` or `male`. Of any task, clips without a label, and
+    mixed ones, do not count; a task whose labels a fold's training side lacks is left out with a word about it."""
     speaker: bool = False
     """Learn to tell the speakers of the training side apart. Those tested are others, so it has no test of its own."""
     characters: bool = False
     """Learn what is said, from the manifest's text: characters for each frame, by connectionist temporal
-    classification (CTC)."""
+    classification (CTC). Clips that `training.max_clip_s` cuts do not count for it."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Weight of each of the n tasks; all losses of emotion but `losses.swfc` weigh 1 - n alpha. With `losses.weighting`
     `auto` the losses are brought into [0, 1] first. The paper does not print it."""

@@ -9,14 +9,22 @@ BLANK = 0
 
 APOSTROPHES = "'’‘ʼ`´"
 
+ZERO_WIDTH_SPACE = "\u200b"
+"""Of the characters that cannot be seen, the one that parts words."""
+
 
 def normalised(text: str) -> str:
     """A transcript in lower case, with letters, digits, apostrophes and single spaces alone.
 
-    Letters are those of any alphabet, with their marks. An apostrophe stays inside words; everything else parts words.
+    Letters are those of any alphabet, with their marks: the vowel signs of Indic scripts are marks of several
+    categories, and joiners that are no sound of their own stand between them. An apostrophe stays inside words;
+    everything else parts words.
     """
-    composed = unicodedata.normalize("NFC", text).lower()
-    kept = ("'" if c in APOSTROPHES else c if c.isalnum() or unicodedata.category(c) == "Mn" else " " for c in composed)
+    heard = "".join(c for c in text if unicodedata.category(c) != "Cf" or c == ZERO_WIDTH_SPACE)
+    kept = [" "]
+    for c in unicodedata.normalize("NFC", heard).lower():
+        is_mark = unicodedata.category(c).startswith("M") and kept[-1] not in " '"
+        kept.append("'" if c in APOSTROPHES else c if c.isalnum() or is_mark else " ")
     words = (word.strip("'") for word in "".join(kept).split())
     return " ".join(word for word in words if word)
 

@@ -22,7 +22,7 @@ from ser_cli.errors import FoldError, UsageError
 from ser_cli.evaluation.reports import write_report
 from ser_cli.evaluation.scores import evaluate_run
 from ser_cli.files import write_atomically, write_json
-from ser_cli.models.building import build_model
+from ser_cli.models.building import build_model, require_weights
 from ser_cli.processes import by_first, number_of_processes, rank, shared_by_first, wait_for_all, were_several_started
 from ser_cli.recipe import Recipe
 from ser_cli.runs.directory import FoldFolder, Run, RunIdentity, flat_settings
@@ -125,6 +125,16 @@ def plan_cross_validation(
         if not 1 <= index <= len(made):
             raise UsageError(f"--fold {index}: protocol {chosen.name} has folds 1 to {len(made)}")
     return Plan(corpus, recipe, recipe_name, chosen, made, tuple(sorted(set(wanted))) or tuple(f.index for f in made))
+
+
+def require_startable(plan: Plan, folder: Path) -> None:
+    """See, as far as that takes no time, that `cross_validate` would begin; nothing is written.
+
+    Raises:
+        EncoderError: a file of weights is not named or not there.
+    """
+    if not _all_done(plan, folder):
+        require_weights(plan.recipe)
 
 
 def _require_labels(corpus: PreparedCorpus) -> None:

@@ -23,12 +23,14 @@ from ser_cli.processes import by_first, gathered, largest, number_of_processes, 
 from ser_cli.provenance import provenance_of
 from ser_cli.recipe import Recipe
 from ser_cli.runs.directory import FoldFolder, Run
+from ser_cli.runs.initial_weights import FACT
 from ser_cli.runs.predictions import Prediction, write_predictions
 from ser_cli.tasks.predictions import TaskPrediction, write_task_predictions
 from ser_cli.training.checkpoint_times import CheckpointClock, Interval
 from ser_cli.training.device_memory import advising_when_memory_is_full
 from ser_cli.training.disk_space import require_space
 from ser_cli.training.history import EpochRecord, write_history
+from ser_cli.training.initial_weights import hash_pretrained, require_same_weights
 from ser_cli.training.learner import NotFiniteError
 from ser_cli.training.observers import TrainingObserver
 from ser_cli.training.resumption import KEPT, Checkpoint, CheckpointFolder, Progress, differences
@@ -78,7 +80,8 @@ def train_fold(
 
     Raises:
         SerError: a loss or a gradient is no finite number, or a checkpoint cannot be written. The last one is whole.
-        RunError: the checkpoint that is there was made with another recipe, corpus or version.
+        RunError: the checkpoint that is there was made with another recipe, corpus or version, or the pre-trained
+            weights are not those of the folds that are done.
         EncoderError: pre-trained weights cannot be had.
         Stopped: a signal came; a checkpoint was written.
     """
@@ -154,8 +157,11 @@ class _FoldTraining:
         self.encoder_hash = hash_weights(self.learner.model.encoder)
         text = self.learner.model.text
         self.text_encoder_hash = hash_weights(text) if text is not None else None
+        self.pretrained = hash_pretrained(self.learner.model, self.recipe)
+        if left is None and not self.resuming.anyway:
+            require_same_weights(self.folder, self.fold.index, self.pretrained)
         self.observer.fold_started(self.fold, self.recipe.training.epochs)
-        self.tasks = tasks_of_fold(self.learner.model, self.corpus, self.fold, self.recipe.tasks)
+        self.tasks = tasks_of_fold(self.learner.model.encoder, self.corpus, self.fold, self.recipe)
         self.observer.tasks_chosen(self.tasks.sentences())
         self.observer.weights_chosen(self.learner.criterion.weights, self.recipe.losses.weighting == "auto")
         if left is not None:
@@ -176,6 +182,7 @@ class _FoldTraining:
         self.progress = replace(left.progress, stops=left.progress.stops + 1)
         self.chosen_weights = left.chosen_weights
         self.saved_steps = left.progress.steps_done
+        self.pretrained = left.learner.facts.get(FACT, self.pretrained)
         self.changes = left.changes + tuple(differences(left.made_with, self.resuming.made_with))
         self.observer.fold_resumed(self.fold, self.progress.epoch, self.progress.step)
 
@@ -314,6 +321,7 @@ class _FoldTraining:
                 **({"tasks": self.tasks.facts()} if self.recipe.tasks.wanted else {}),
                 "initial_encoder_sha256": self.encoder_hash,
                 **({"initial_text_encoder_sha256": self.text_encoder_hash} if self.text_encoder_hash else {}),
+                **({FACT: self.pretrained} if self.pretrained else {}),
                 "processes": number_of_processes(),
                 "stops": self.progress.stops,
                 "changes": list(self.changes),
@@ -371,7 +379,7 @@ class _FoldTraining:
     def _checkpoint(self) -> Checkpoint:
         spent = self.progress.seconds_before + time.perf_counter() - self.began
         learner = self.learner.state()
-        learner.facts["loss_weights"] = self.learner.criterion.weights.as_dict()
+        learner.facts.update({"loss_weights": self.learner.criterion.weights.as_dict(), FACT: self.pretrained})
         progress = replace(self.progress, seconds_before=spent)
         return Checkpoint(progress, learner, self.chosen_weights, self.resuming.made_with, self.changes)
 

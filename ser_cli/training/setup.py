@@ -20,7 +20,7 @@ from ser_cli.recipe import Recipe
 from ser_cli.recipe_settings import MixupSettings
 from ser_cli.tasks.labels import TaskLabels
 from ser_cli.training.learner import Learner, require_finite
-from ser_cli.training.tasks import choose_for_fold
+from ser_cli.training.tasks import choose_for_fold, tasks_of_fold
 
 INITIAL_WEIGHTS, EPOCH, CALIBRATION = range(3)
 """What a derived seed is for; see `derive_seed`."""
@@ -52,9 +52,14 @@ def set_up_learner(
         NotFiniteError: a loss that is to be measured is NaN or infinite.
     """
     torch.manual_seed(derive_seed(recipe, fold, INITIAL_WEIGHTS))
-    tasks = choose_for_fold(corpus, fold, recipe.tasks).outputs
+    chosen = choose_for_fold(corpus, fold, recipe).outputs
+    model = build_model(recipe, len(corpus.labels), chosen)
+    tasks = tasks_of_fold(model.encoder, corpus, fold, recipe).outputs
+    if tasks != chosen:  # what else cannot be learnt is known once there is an encoder
+        torch.manual_seed(derive_seed(recipe, fold, INITIAL_WEIGHTS))
+        model = build_model(recipe, len(corpus.labels), tasks)
+    model = model.to(accelerator.device)
     labels = TaskLabels(tasks, [corpus.by_id[identity] for identity in fold.train]) if tasks.learnt else None
-    model = build_model(recipe, len(corpus.labels), tasks).to(accelerator.device)
     weights = LossWeights(**recipe.losses.weights).with_tasks(tasks.learnt, recipe.tasks.alpha)
     criterion = _criterion(recipe, weights, model, corpus, fold).to(accelerator.device)
     if loss_weights is None and recipe.losses.weighting == "auto":

@@ -1,5 +1,6 @@
 import threading
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -99,9 +100,18 @@ def test_a_batch_tells_transcripts_and_which_rows_are_clips_as_they_are(corpus):
     batch = make_batch(corpus, PlannedBatch((*clips, PlannedClip(Window("one", 5, 2000)))))
     assert batch.texts == ("", "say one", "say three", "say one")
     assert batch.untouched.tolist() == [True, False, True, False]
+    assert batch.unmixed.tolist() == [True, False, True, True]
     first, second = batch.parted(2)
     assert (first.texts, second.texts) == (("", "say one"), ("say three", "say one"))
     assert (first.untouched.tolist(), second.untouched.tolist()) == ([True, False], [True, False])
+    assert (first.unmixed.tolist(), second.unmixed.tolist()) == ([True, False], [True, True])
+
+
+def test_a_mixture_that_lies_in_the_corpus_is_no_recording(corpus):
+    first, *others = corpus.utterances
+    mixed = replace(corpus, utterances=(replace(first, extra=(("source_a", "x"), ("source_b", "y"))), *others))
+    batch = batch_of(mixed, first.id, others[0].id)
+    assert (batch.untouched.tolist(), batch.unmixed.tolist()) == ([False, True], [False, True])
 
 
 def test_of_a_stretch_only_the_stretch_is_read_and_mixed(corpus):

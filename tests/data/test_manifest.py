@@ -1,4 +1,7 @@
-from ser_cli.data.manifest import Utterance, hash_manifest, read_prepared_manifest, write_manifest
+import pytest
+
+from ser_cli.data.manifest import Utterance, hash_manifest, read_prepared_manifest, require_texts, write_manifest
+from ser_cli.errors import CorpusError
 
 
 def test_a_written_manifest_reads_back_as_it_was(tmp_path):
@@ -26,3 +29,13 @@ def test_the_hash_follows_votes_dialogues_and_partitions_and_no_other_column():
 
     assert hashed() == hashed(intensity="strong")
     assert len({hashed(), hashed(votes="sad:1"), hashed(dialog="sad:1"), hashed(partition="Train")}) == 4
+
+
+def test_a_transcript_of_a_mixture_is_not_what_is_heard():
+    clip = Utterance("a", "", "sad", "p1", text="dogs")
+    mixture = Utterance("mix-1", "", "sad", "p1", text="dogs", extra=(("source_a", "a"), ("source_b", "b")))
+    require_texts("mixed", [clip])
+    with pytest.raises(CorpusError) as refused:
+        require_texts("mixed", [clip, mixture])
+    assert "mixed: 1 of 2 clips are mixtures, such as mix-1, in which two voices say two things" in str(refused.value)
+    assert "leave them out: --where 'source_b='" in str(refused.value)

@@ -78,7 +78,7 @@ def test_an_encoder_is_restored_from_what_is_told_of_it(bert):
     encoder = load_text_encoder(str(bert), max_tokens=6, frozen=True)
     told = json.loads(json.dumps(describe_text(encoder)))
     shutil.rmtree(bert)
-    restored = restore_text_encoder(told, max_tokens=6, frozen=True)
+    restored = restore_text_encoder(told, max_tokens=6, frozen=True, weights_bytes=1 << 20)
     restored.load_state_dict(encoder.state_dict())
     texts = [*TEXTS, "no " * 50]
     assert torch.equal(restored(texts).states, encoder(texts).states)
@@ -145,7 +145,7 @@ def test_a_tokenizer_at_which_its_library_panics_is_refused_with_a_sentence(bert
 @pytest.mark.parametrize("description", [{}, {"config": {}, "tokenizer": ""}, {"config": {"model_type": "bert"}}])
 def test_a_description_that_tells_too_little_raises(description):
     with pytest.raises((KeyError, ValueError)):
-        restore_text_encoder(description, max_tokens=6, frozen=True)
+        restore_text_encoder(description, max_tokens=6, frozen=True, weights_bytes=1 << 20)
 
 
 def test_a_tokenizer_on_the_hub_is_read_from_its_cache(bert, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What the outputs of the tasks mean, and what is left out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ def clip(number: int, speaker: str, gender: str = "", text: str = "") -> Utteran
 CLIPS = (clip(1, "p2", "female", "Ab"), clip(2, "p1", "male", "aa"), clip(3, "p2", "", ""))
 
 
-def batch_of(ids: tuple[str, ...], untouched: list[bool]) -> Batch:
+def batch_of(ids: tuple[str, ...], untouched: list[bool], unmixed: list[bool] | None = None) -> Batch:
     length = len(ids)
     return Batch(
         ids,
@@ -26,6 +28,7 @@ def batch_of(ids: tuple[str, ...], untouched: list[bool]) -> Batch:
         torch.eye(3)[:1].expand(length, 3),
         ("",) * length,
         torch.tensor(untouched),
+        torch.tensor(untouched if unmixed is None else unmixed),
     )
 
 
@@ -73,6 +76,28 @@ def test_mixed_and_cut_clips_and_those_without_a_label_do_not_count():
     assert found.speaker.tolist() == [1, 0, 1, -1]
     assert found.characters.tolist() == [[1, 2], [1, 1], [0, 0], [0, 0]]
     assert found.character_counts.tolist() == [2, 2, 0, 0]
+
+
+def test_of_a_cut_clip_the_text_alone_is_not_known():
+    labels = TaskLabels(choose_outputs(TASKS, CLIPS).outputs, CLIPS)
+    found = labels.of(batch_of(("c1", "c2"), [False, True], [True, True]))
+    assert (found.gender.tolist(), found.speaker.tolist()) == ([0, 1], [1, 0])
+    assert found.character_counts.tolist() == [0, 2]
+
+
+def test_mixtures_of_a_corpus_and_texts_of_cut_clips_tell_no_output():
+    mixed = replace(clip(4, "p9", "male", "xyz"), extra=(("source_a", "c1"), ("source_b", "c3")))
+    assert choose_outputs(TASKS, [*CLIPS, mixed]).outputs == choose_outputs(TASKS, CLIPS).outputs
+    assert choose_outputs(TASKS, [*CLIPS, clip(5, "p1", text="q")], {"c5"}).outputs.characters == ("a", "b")
+    chosen = choose_outputs(["characters"], CLIPS, {"c1", "c2"})
+    assert chosen.left_out == {"characters": "training.max_clip_s cuts every training clip that has a text"}
+    alone = choose_outputs(["gender", "speaker"], [clip(1, "p1", "female"), mixed])
+    assert set(alone.left_out) == {"gender", "speaker"}
+
+
+def test_other_words_for_genders_are_named():
+    (sentence,) = choose_outputs(["gender"], [clip(1, "p1", "F"), clip(2, "p2", "M")]).sentences()
+    assert sentence.endswith("the training clips are not of both genders, female and male; there are F, M")
 
 
 @pytest.mark.parametrize("values", [{"age": ["old"]}, {"gender": []}, {"gender": "fm"}, {"speaker": [1, 2]}])

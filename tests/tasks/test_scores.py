@@ -24,6 +24,16 @@ def test_word_errors_are_summed_before_they_are_divided():
     )
 
 
+def test_both_sides_of_the_word_error_rate_are_normalised():
+    said = [TaskPrediction("a", "", "", "Kids are talking.", "'Kids ARE, talking")]
+    assert score_tasks((), said).word_error_rate == 0
+
+
+def test_a_gender_that_no_model_can_say_is_not_known():
+    said = [TaskPrediction("a", "nonbinary", "", "", ""), TaskPrediction("b", "F", "female", "", ""), SAID[0]]
+    assert (score_tasks(said, ()).gender_clips, score_tasks(said, ()).gender_accuracy) == (1, 1.0)
+
+
 def test_a_task_that_nobody_learnt_or_labelled_has_no_rate():
     assert score_tasks((), SAID).gender_accuracy is None
     assert score_tasks(SAID, ()).word_error_rate is None
@@ -44,7 +54,7 @@ def test_predictions_come_back_from_disk_as_they_were(tmp_path: Path):
         ("id,gender\na,male\n", "predicted_gender"),
         ("id,gender,predicted_gender,text,predicted_text\n", "no rows"),
         ("id,gender,predicted_gender,text,predicted_text\na,,,,\na,,,,\n", "an id twice"),
-        ("id,gender,predicted_gender,text,predicted_text\na,queen,,,\n", "a gender is none of female, male"),
+        ("id,gender,predicted_gender,text,predicted_text\na,,queen,,\n", "a predicted gender is none of female, male"),
     ],
 )
 def test_a_table_that_is_damaged_is_named(tmp_path: Path, text, reason):

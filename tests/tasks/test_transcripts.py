@@ -16,6 +16,10 @@ from ser_cli.tasks.transcripts import characters_of, decode, encode, frames_need
         ("我们, today", "我们 today"),
         ("[laughter] ...", "laughter"),
         (" '' ", ""),
+        ("हिन्दी में, नहीं।", "हिन्दी में नहीं"),  # vowel signs are marks with a width of their own
+        ("வணக்கம் மக்களே", "வணக்கம் மக்களே"),
+        ("க்\u200cஷ soft\u00adly one\u200btwo", "க்ஷ softly one two"),
+        ("fine ❤\ufe0f \u0301", "fine"),  # a mark of no letter
     ],
 )
 def test_texts_keep_letters_digits_apostrophes_and_single_spaces(text, expected):
