@@ -2,9 +2,26 @@
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+
+@contextmanager
+def silenced(library_logging: Any) -> Iterator[None]:
+    """Keep the warnings of transformers or huggingface_hub off the terminal: what matters of them is said by ours.
+
+    Args:
+        library_logging: the library's module `utils.logging`.
+    """
+    before = library_logging.get_verbosity()
+    library_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        library_logging.set_verbosity(before)
+
 
 UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters but the line feed, and those that turn the direction of text around: with them a name from a

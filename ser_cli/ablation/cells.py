@@ -12,13 +12,13 @@ script with `--cells` says them better, and Ray a service of its own. Both would
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 from ser_cli.ablation.grids import GridCell
 from ser_cli.ablation.studies import CellRun, Study
+from ser_cli.background import repeating
 from ser_cli.devices import choose_device
 from ser_cli.errors import SerError, Stopped
 from ser_cli.training.checkpoint_times import Interval
@@ -172,24 +172,16 @@ def _train_apart(
             ) from None
 
 
-@contextmanager
-def _handing_on(signal_that_came: Callable[[], int]) -> Iterator[None]:
+def _handing_on(signal_that_came: Callable[[], int]) -> AbstractContextManager[None]:
     """Have the processes of the pool stop when this one is asked to; Ctrl-C reaches them by itself, SIGTERM may not."""
-    done = threading.Event()
 
-    def hand_on() -> None:
-        while not done.wait(FORWARD_EVERY_S):
-            if signal_that_came():
-                for child in multiprocessing.active_children():
-                    if child.pid is not None:
-                        with suppress(ProcessLookupError):
-                            os.kill(child.pid, signal.SIGTERM)
-                return
+    def hand_on() -> bool:
+        if not signal_that_came():
+            return True
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGTERM)
+        return False
 
-    thread = threading.Thread(target=hand_on, name="signals", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return repeating(hand_on, FORWARD_EVERY_S, "signals")

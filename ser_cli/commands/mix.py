@@ -144,18 +144,10 @@ def mix(
         Method.MIXUP: {"--alpha": alpha},
     }
     drawn = {"--count": count, "--from": from_, "--into": into}
-    if plan is not None and pairs is not None:
-        raise UsageError("--plan replays everything, --pairs chooses pairs: give one of them")
-    if plan is not None:
-        rules = {name: value for options_of in of_method.values() for name, value in options_of.items()}
-        seeded = {"--seed": seed} if fold is None else {}
-        _require_unasked("--plan replays what an earlier call drew", {**drawn, "--method": method, **rules, **seeded})
-    if pairs is not None:
-        _require_unasked("--pairs names the clips", drawn)
-    chosen = method or Method.EAM
-    for other, options_of in of_method.items():
-        if other is not chosen:
-            _require_unasked(f"the rule is {chosen.value}, and of --method {other.value}", options_of)
+    seeded = {"--seed": seed} if fold is None else {}
+    chosen = _require_that_all_acts(
+        method, of_method, drawn, seeded, replayed=plan is not None, paired=pairs is not None
+    )
     given = {
         "method": chosen.value,
         "snr_range_db": None if snr_range is None else _range_of(snr_range),
@@ -269,6 +261,42 @@ def _clips_of(
     seeded = f", as `ser train --seed {seed}` deals them" if seed else ""
     console.say(f"{corpus.name}: {split.value} side of fold {fold}, protocol {chosen.name}{seeded}")
     return dict(made[fold - 1].sides)[split.value]
+
+
+def _require_that_all_acts(
+    method: Method | None,
+    of_method: "Mapping[Method, Mapping[str, object]]",
+    drawn: "Mapping[str, object]",
+    seeded: "Mapping[str, object]",
+    *,
+    replayed: bool,
+    paired: bool,
+) -> Method:
+    """The rule of mixing, once no option is given that would change nothing.
+
+    Args:
+        method: that was asked for.
+        of_method: the options of each rule.
+        drawn: options of what is drawn.
+        seeded: options of how it is drawn.
+        replayed: whether --plan was given.
+        paired: whether --pairs was given.
+
+    Raises:
+        UsageError: one is.
+    """
+    if replayed and paired:
+        raise UsageError("--plan replays everything, --pairs chooses pairs: give one of them")
+    if replayed:
+        rules = {name: value for options_of in of_method.values() for name, value in options_of.items()}
+        _require_unasked("--plan replays what an earlier call drew", {**drawn, "--method": method, **rules, **seeded})
+    if paired:
+        _require_unasked("--pairs names the clips", drawn)
+    chosen = method or Method.EAM
+    for other, options_of in of_method.items():
+        if other is not chosen:
+            _require_unasked(f"the rule is {chosen.value}, and of --method {other.value}", options_of)
+    return chosen
 
 
 def _require_unasked(what: str, given: "Mapping[str, object]") -> None:

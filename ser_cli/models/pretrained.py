@@ -2,8 +2,6 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ser_cli.console import silenced
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import EncoderError, count_of
 from ser_cli.models.folders import (
@@ -157,6 +156,7 @@ def load_weights(name: str, config: Any, **options: Any) -> Any:
         Exception: of nearly any kind where the files cannot be read.
     """
     from transformers import AutoModel
+    from transformers.utils import logging
 
     # The library would give memory to all weights that are missing.
     require_bearable(
@@ -164,7 +164,8 @@ def load_weights(name: str, config: Any, **options: Any) -> Any:
         lambda: AutoModel.from_config(config, trust_remote_code=False, **options),
         bytes_of_weights(name),
     )
-    with _no_loading_report():
+    # Without its table of weights that are there and not wanted, such as those of another task's head.
+    with silenced(logging):
         model, report = AutoModel.from_pretrained(
             name,
             config=config,
@@ -261,19 +262,6 @@ def _require_speech_encoder(name: str, config: Any) -> None:
             f"encoder {name}: a {config.model_type} model, which is no encoder of speech waveforms\n"
             f"  choose one such as WavLM, HuBERT or wav2vec 2.0"
         )
-
-
-@contextmanager
-def _no_loading_report() -> Iterator[None]:
-    """Without the library's table of weights that are there and not wanted, such as those of another task's head."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def quieten_off_a_terminal() -> None:

@@ -14,8 +14,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO, Self, cast
 
 from filelock import FileLock
 
+from ser_cli.console import silenced
 from ser_cli.corpora.corpus import Corpus, Download
 from ser_cli.errors import SerError
 from ser_cli.files import read_json
@@ -176,9 +176,10 @@ def _get(name: str, url: str, file: BinaryIO, meter: "_Meter") -> int | None:
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import logging
 
     try:
-        with _silent_hub():
+        with silenced(logging):
             http_get(
                 url,
                 file,
@@ -278,19 +279,6 @@ class _Meter:
     def _refuse_more_than(self, limit_bytes: int, size_bytes: int) -> None:
         if size_bytes > limit_bytes:
             raise _WrongSizeError(self.name, self.download, f"at least {size_bytes:,}")
-
-
-@contextmanager
-def _silent_hub() -> Iterator[None]:
-    """Keep the hub's own warnings off the terminal: what matters of them is said by the error in the end."""
-    from huggingface_hub.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _require_space(name: str, *, fetched: int, unpacked: int) -> None:

@@ -9,15 +9,15 @@ import math
 import os
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ser_cli.background import repeating
 from ser_cli.errors import RunError
 from ser_cli.files import read_bounded, write_json
 
@@ -141,25 +141,17 @@ def hold_free(
         yield held_by_others
 
 
-@contextmanager
-def _signs_of_life(path: Path) -> Iterator[None]:
+def _signs_of_life(path: Path) -> AbstractContextManager[None]:
     """Touch a file every few seconds, in a thread: a step of training may take long."""
-    done = threading.Event()
 
-    def touch() -> None:
-        while not done.wait(SIGN_OF_LIFE_S):
-            try:
-                os.utime(path)
-            except OSError:
-                return  # deleted with its run; there is nothing left to hold
+    def touch() -> bool:
+        try:
+            os.utime(path)
+        except OSError:
+            return False  # deleted with its run; there is nothing left to hold
+        return True
 
-    thread = threading.Thread(target=touch, name="sign of life", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return repeating(touch, SIGN_OF_LIFE_S, "sign of life")
 
 
 def _read(path: Path) -> Holder | None:
