@@ -28,7 +28,7 @@ from ser_cli.recipe_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.tasks.outputs import TaskOutputs
 
 WEIGHTS_NAME = "model.safetensors"
-FORMAT = 3
+FORMAT = 4
 """Of `model.json`; the first had neither hashes nor provenance. All earlier ones are still read."""
 HEAD_BEFORE_FORMAT_3 = {f"classifier.{name}": f"head.classifier.{name}" for name in ("weight", "bias")}
 
@@ -122,7 +122,7 @@ def load_model(folder: Path) -> TrainedModel:
     if "format" in description:
         _require_untouched(folder, description, digest)
     try:
-        recipe = Recipe.model_validate(description["recipe"])
+        recipe = Recipe.model_validate(_recipe_of(description))
         labels = tuple(description["labels"])
         told = description.get("provenance")
         provenance = read_provenance(told) if told else None
@@ -149,6 +149,14 @@ def load_model(folder: Path) -> TrainedModel:
             f"  copy the whole folder again, or train the fold again"
         ) from error
     return TrainedModel(model.eval(), labels, recipe, provenance, digest)
+
+
+def _recipe_of(description: dict[str, Any]) -> Any:
+    """The recipe that a description tells, with what was not told yet as it then was."""
+    recipe = description["recipe"]
+    if description.get("format", 1) < 4:  # clips were heard with the silence at their ends
+        recipe = {**recipe, "conformer": {**recipe.get("conformer", {}), "trim_db": 0.0, "trim_jitter_db": 0.0}}
+    return recipe
 
 
 def _read_weights(folder: Path) -> bytes:

@@ -1,15 +1,17 @@
 """Predictions of a model for stored clips: of their emotion, and of the tasks beside it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ser_cli.data.batch_plans import plan_evaluation
 from ser_cli.data.batches import BatchLoader
-from ser_cli.data.manifest import is_mixture
+from ser_cli.data.manifest import is_mixture, speaker_of
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.runs.predictions import Prediction
@@ -59,6 +61,75 @@ def predict_stored(
     )
 
 
+def exact_batch_size(model: EmotionClassifier, batch_size: int) -> int:
+    """Clips at a time: one for an encoder that would let clips in a padded batch change each other's results."""
+    return batch_size if getattr(model.encoder, "exact_under_padding", True) else 1
+
+
+@dataclass(frozen=True)
+class SpeakerOffsets:
+    """What a model that normalises by speaker subtracts from the embeddings of clips."""
+
+    rows: Mapping[str, int]
+    """Of `offsets`, by the id of a clip."""
+    offsets: Tensor
+    """(speakers, embedding_dim), on the device of the model."""
+
+    def of(self, ids: Sequence[str]) -> Tensor:
+        """(batch, embedding_dim) of some clips."""
+        return self.offsets[[self.rows[identity] for identity in ids]]
+
+
+@torch.inference_mode()
+def speaker_offsets(
+    model: EmotionClassifier,
+    corpus: PreparedCorpus,
+    ids: Sequence[str],
+    batch_size: int,
+    *,
+    max_clip_s: float = math.inf,
+    max_batch_s: float = 0.0,
+) -> SpeakerOffsets | None:
+    """Hear all clips of the corpus by the speakers of some clips; None for a model that does not need that.
+
+    Mixtures are heard where a speaker has nothing else. The embedding of a clip that is longer than `max_clip_s` is
+    the mean over its windows, weighted by their lengths. No emotion is looked at.
+
+    Args:
+        model: in evaluation mode.
+        corpus: where the clips are stored.
+        ids: the clips that are to be normalised.
+        batch_size: clips, or windows of clips, at a time.
+        max_clip_s: see `classify_stored`.
+        max_batch_s: likewise.
+    """
+    if model.speakers is None:
+        return None
+    speakers = dict.fromkeys(speaker_of(corpus.by_id[identity]) for identity in ids)
+    wanted = {speaker: row for row, speaker in enumerate(speakers)}
+    clips: list[list[str]] = [[] for _ in wanted]
+    mixtures: list[list[str]] = [[] for _ in wanted]
+    for utterance in corpus.utterances:
+        if (row := wanted.get(speaker_of(utterance))) is not None:
+            (mixtures if is_mixture(utterance) else clips)[row].append(utterance.id)
+    heard = [own or mixed for own, mixed in zip(clips, mixtures, strict=True)]
+    row_of = {identity: row for row, own in enumerate(heard) for identity in own}
+    device = next(model.parameters()).device
+    plan = plan_evaluation(
+        list(row_of), corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s
+    )
+    total = torch.zeros(len(heard), model.embedding_dim, dtype=torch.float64)
+    for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
+        on_device = batch.to(device)
+        embeddings = model.embed(on_device.waveforms, on_device.lengths, batch.texts).cpu().double()
+        shares = torch.tensor([clip.samples / corpus.length(clip.window.id) for clip in planned.clips])
+        rows = torch.tensor([row_of[clip.window.id] for clip in planned.clips])
+        total.index_add_(0, rows, shares.double()[:, None] * embeddings)
+    counts = torch.tensor([len(own) for own in heard])
+    offsets = model.speakers.offset(total.to(device, torch.float32), counts.to(device))
+    return SpeakerOffsets({identity: wanted[speaker_of(corpus.by_id[identity])] for identity in ids}, offsets)
+
+
 @torch.inference_mode()
 def classify_stored(
     model: EmotionClassifier,
@@ -90,8 +161,8 @@ def classify_stored(
     """
     model.eval()
     device = next(model.parameters()).device
-    if not getattr(model.encoder, "exact_under_padding", True):
-        batch_size = 1
+    batch_size = exact_batch_size(model, batch_size)
+    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     probabilities: dict[str, NDArray[np.float64]] = {}
     left = {identity: corpus.length(identity) for identity in ids}
@@ -99,7 +170,8 @@ def classify_stored(
     loader = BatchLoader(corpus, plan, pin_memory=device.type == "cuda")
     for planned, batch in zip(plan, loader, strict=True):
         on_device = batch.to(device)
-        logits = model(on_device.waveforms, on_device.lengths, texts=batch.texts).logits
+        told = offsets.of(batch.ids) if offsets else None
+        logits = model(on_device.waveforms, on_device.lengths, texts=batch.texts, offsets=told).logits
         rows = logits.cpu().double().softmax(dim=-1).numpy()
         for clip, row in zip(planned.clips, rows, strict=True):
             identity = clip.window.id
@@ -141,14 +213,15 @@ def predict_tasks(
     """
     model.eval()
     device = next(model.parameters()).device
-    if not getattr(model.encoder, "exact_under_padding", True):
-        batch_size = 1
+    batch_size = exact_batch_size(model, batch_size)
+    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     genders = dict.fromkeys(ids, torch.zeros(len(GENDERS), dtype=torch.float64))
     texts: dict[str, dict[int, str]] = {identity: {} for identity in ids}
     for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
         on_device = batch.to(device)
-        output = model(on_device.waveforms, on_device.lengths, texts=batch.texts)
+        told = offsets.of(batch.ids) if offsets else None
+        output = model(on_device.waveforms, on_device.lengths, texts=batch.texts, offsets=told)
         said = {task: logits.cpu() for task, logits in output.tasks.items()}
         frames = output.frame_mask.sum(dim=1).tolist()
         for row, clip in enumerate(planned.clips):

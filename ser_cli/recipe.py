@@ -25,6 +25,7 @@ from ser_cli.recipe_settings import (
     HeadSettings,
     LossSettings,
     MixupSettings,
+    NormalizationSettings,
     OptimizerSettings,
     PoolingSettings,
     Section,
@@ -50,6 +51,7 @@ class Recipe(Section):
     text: TextSettings = TextSettings()
     mixup: MixupSettings = MixupSettings()
     pooling: PoolingSettings = PoolingSettings()
+    normalization: NormalizationSettings = NormalizationSettings()
     head: HeadSettings = HeadSettings()
     tasks: TaskSettings = TaskSettings()
     losses: LossSettings = LossSettings()

@@ -121,6 +121,8 @@ class ConformerSettings(Section):
     """Step between its frames."""
     window_ms: Annotated[float, Field(ge=10, le=100)] = 40.0
     """Length of its analysis window."""
+    trim_db: Annotated[float, Field(ge=0, le=120)] = 40.0
+    """Silence at both ends of a clip is not heard: what lies so far below its loudest moment; 0 keeps clips whole."""
     channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (16, 32, 64)
     """Of the convolution blocks; the first two halve time and frequency, the others frequency."""
     dim: Annotated[int, Field(ge=16, le=4_096)] = 128
@@ -145,6 +147,14 @@ class ConformerSettings(Section):
     """Widest band that is masked in training (SpecAugment), in mel bands; two are drawn."""
     max_masked_ms: NotNegative = 320.0
     """Longest stretch that is masked in training (SpecAugment); two are drawn."""
+    trim_jitter_db: NotNegative = 10.0
+    """Largest change of `trim_db` in training, drawn for each clip: some keep a little silence, some lose soft ends."""
+    noise_share: Share = 0.5
+    """Share of the training clips that get steady noise of a random level and colour."""
+    noise_min_snr_db: float = 15.0
+    """Of a clip's mean power to this noise: least,"""
+    noise_max_snr_db: float = 50.0
+    """and most."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ConformerSettings":
@@ -152,6 +162,12 @@ class ConformerSettings(Section):
             raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads}")
+        if self.trim_jitter_db > self.trim_db:
+            raise ValueError(f"trim_jitter_db {self.trim_jitter_db} must not exceed trim_db {self.trim_db}")
+        if self.noise_min_snr_db > self.noise_max_snr_db:
+            raise ValueError(
+                f"noise_min_snr_db {self.noise_min_snr_db} must not exceed noise_max_snr_db {self.noise_max_snr_db}"
+            )
         return self
 
 
@@ -353,6 +369,18 @@ class TrainingSettings(Section):
                 " raise it, or lower max_clip_s"
             )
         return self
+
+
+class NormalizationSettings(Section):
+    """What a clip is heard against."""
+
+    by: Literal["clip", "speaker"] = "clip"
+    """`clip`: each clip on its own. `speaker`: from each embedding the mean over all clips of its speaker is taken,
+    whose emotions need not be known: what makes this voice loud, high or bright at all times is no emotion. Reports
+    say so, since tested speakers then bring their own clips."""
+    group: Annotated[int, Field(ge=2, le=10_000)] = 8
+    """Clips of one speaker that are learnt together with `by = "speaker"`, as near to that as the speaker's clips can
+    be parted, each group with its share of every emotion; batches are made of groups, whatever their length."""
 
 
 class SelectionSettings(Section):

@@ -29,6 +29,9 @@ DrawMixtures = Callable[
 ]
 """`mixup.plan_mixtures` with its settings filled in: dominant clips, possible partners, their lengths, the draws."""
 
+DrawGroups = Callable[[Sequence[str], np.random.Generator], Sequence[Sequence[str]]]
+"""`speaker_groups.draw_speaker_groups` with its settings filled in: the clips, the draws."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -85,6 +88,7 @@ def plan_epoch(
     max_batch_s: float = 0.0,
     group_by_length: bool = True,
     draw_mixtures: DrawMixtures | None = None,
+    draw_groups: DrawGroups | None = None,
 ) -> tuple[PlannedBatch, ...]:
     """Draw the batches of one pass over the training clips.
 
@@ -105,12 +109,17 @@ def plan_epoch(
         max_batch_s: longest batch in seconds of audio, padding included; 0 leaves it at `batch_size` clips.
         group_by_length: whether clips of like length are put together.
         draw_mixtures: draws who is mixed with whom; None mixes nothing.
+        draw_groups: draws which clips stand together, whatever their length: `group_by_length` then groups nothing.
+            A batch holds whole groups, and parts of one only if the group is larger than the batch may be.
 
     Raises:
         UsageError: a clip alone is longer than `max_batch_s`.
     """
     longest = _samples_of(max_clip_s)
-    ordered = [ids[position] for position in rng.permutation(len(ids))]
+    groups: Sequence[Sequence[str]] = [[ids[position]] for position in rng.permutation(len(ids))]
+    if draw_groups is not None:
+        groups = draw_groups(ids, rng)
+    ordered = [identity for group in groups for identity in group]
     mixtures: Sequence[MixPlan | None] = [None] * len(ids)
     if draw_mixtures is not None:
         mixtures = draw_mixtures(ordered, ids, lambda identity: min(length_of(identity), longest), rng)
@@ -128,6 +137,8 @@ def plan_epoch(
         )
         for identity, mixture, (own, partners) in zip(ordered, mixtures, places.tolist(), strict=True)
     ]
+    if draw_groups is not None:
+        return tuple(PlannedBatch(tuple(batch)) for batch in _cut_between(groups, clips, batch_size, max_batch_s))
     if group_by_length:
         clips = _sorted_in_pools(clips, batch_size, rng)
     batches = _cut(clips, batch_size, max_batch_s)
@@ -238,6 +249,21 @@ def _cut(clips: Sequence[PlannedClip], batch_size: int, max_batch_s: float) -> l
         else:
             batches.append([clip])
     return batches
+
+
+def _cut_between(
+    groups: Sequence[Sequence[str]], clips: Sequence[PlannedClip], batch_size: int, max_batch_s: float
+) -> list[list[PlannedClip]]:
+    """Batches of neighbouring groups, each as full as it may be; `clips` are those of the groups, in their order."""
+    batches: list[list[PlannedClip]] = []
+    remaining = iter(clips)
+    for group in groups:
+        for part in _cut([next(remaining) for _ in group], batch_size, max_batch_s):
+            if batches and len(batches[-1]) + len(part) <= batch_size and _fits([*batches[-1], *part], max_batch_s):
+                batches[-1] += part
+            else:
+                batches.append(part)
+    return _without_single_clips(batches, batch_size, max_batch_s)
 
 
 def _without_single_clips(

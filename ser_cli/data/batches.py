@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_cli.data.batch_plans import PlannedBatch, Window
-from ser_cli.data.manifest import is_mixture
+from ser_cli.data.manifest import is_mixture, speaker_of
 from ser_cli.data.mixup import mix, mix_targets
 from ser_cli.data.store import PreparedCorpus
 
@@ -36,6 +36,8 @@ class Batch:
     it."""
     unmixed: Tensor
     """(batch,) True where one recording is heard, whole or cut: who speaks in it is known."""
+    speakers: Tensor
+    """(batch,) numbers, equal where the speaker of the clip (of a mixture: of its dominant clip) is the same."""
 
     def parted(self, parts: int) -> list["Batch"]:
         """The batch in so many batches of neighbours, or as many as there are clips."""
@@ -53,6 +55,7 @@ class Batch:
             self.texts[rows],
             self.untouched[rows],
             self.unmixed[rows],
+            self.speakers[rows],
         )
 
     def to(self, device: torch.device) -> "Batch":
@@ -71,6 +74,7 @@ class Batch:
             targets=change(self.targets),
             untouched=change(self.untouched),
             unmixed=change(self.unmixed),
+            speakers=change(self.speakers),
         )
 
 
@@ -150,6 +154,8 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
         waveforms[row, : len(waveform)] = waveform
     unmixed = [clip.mixture is None and not is_mixture(corpus.by_id[clip.window.id]) for clip in planned.clips]
     whole = [clip.samples == corpus.length(clip.window.id) for clip in planned.clips]
+    speakers = [speaker_of(corpus.by_id[identity]) for identity in planned.ids]
+    numbers = {speaker: number for number, speaker in enumerate(dict.fromkeys(speakers))}
     return Batch(
         planned.ids,
         torch.from_numpy(waveforms),
@@ -158,6 +164,7 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
         tuple(corpus.by_id[identity].text for identity in planned.ids),
         torch.tensor(unmixed) & torch.tensor(whole),
         torch.tensor(unmixed),
+        torch.tensor([numbers[speaker] for speaker in speakers]),
     )
 
 

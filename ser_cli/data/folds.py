@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_cli.data.manifest import Utterance, is_mixture, mixed_from
-from ser_cli.data.protocols import UNKNOWN_SPEAKER, VALIDATION_SHARE, Protocol
+from ser_cli.data.manifest import UNKNOWN_SPEAKER, Utterance, is_mixture, mixed_from
+from ser_cli.data.protocols import VALIDATION_SHARE, Protocol
 from ser_cli.data.selection import value_of
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import SHOWN_PROBLEMS, FoldError, count_of

@@ -15,6 +15,9 @@ from ser_cli.files import read_table, write_atomically
 COLUMNS = ("id", "path", "emotion", "speaker", "session", "gender", "text", "duration_s")
 """The columns that every prepared manifest has, in this order; a reader may add more."""
 
+UNKNOWN_SPEAKER = "unknown"
+"""Of all clips whose speaker is not known, so that nobody takes them for disjoint people."""
+
 MAX_BYTES = 1 << 30
 """Of a manifest as the tool writes it: a million rows of which each tells a kilobyte."""
 
@@ -52,6 +55,11 @@ def mixed_from(utterance: Utterance) -> tuple[str, ...]:
 def is_mixture(utterance: Utterance) -> bool:
     """Whether this is a mixture of clips, made by `ser mix`: its speaker and its text are those of the first alone."""
     return bool(dict(utterance.extra).get(SOURCE_B))
+
+
+def speaker_of(utterance: Utterance) -> tuple[str, str]:
+    """Who speaks, as a key: a clip of unknown speaker is the only one of its own."""
+    return ("", utterance.id) if utterance.speaker in ("", UNKNOWN_SPEAKER) else (utterance.speaker, "")
 
 
 def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:

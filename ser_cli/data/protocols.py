@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ser_cli.data.manifest import UNKNOWN_SPEAKER
 from ser_cli.data.selection import value_of
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import FoldError, UnknownNameError, UsageError, count_of
@@ -22,9 +23,6 @@ SEEDED = "seeded"
 
 SEEDED_SESSIONS = "seeded-sessions"
 """The same, dealt from whole sessions: for dialogues, where a partner is heard in the background."""
-
-UNKNOWN_SPEAKER = "unknown"
-"""Stands for all speakers that a corpus does not name; nobody knows how many they are."""
 
 VALIDATION_SHARE = 0.2
 """Of the training clips, where a protocol holds out clips because too few groups are left to hold out one."""

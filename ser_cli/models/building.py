@@ -147,6 +147,7 @@ def _with_heads(
         text=text,
         fusion=recipe.text.fusion,
         fusion_heads=recipe.text.heads,
+        normalize_by_speaker=recipe.normalization.by == "speaker",
     )
 
 
@@ -171,6 +172,7 @@ def _build_conformer(recipe: Recipe) -> ConformerEncoder:
         mel_bands=settings.mel_bands,
         hop_ms=settings.hop_ms,
         window_ms=settings.window_ms,
+        trim_db=settings.trim_db,
         channels=settings.channels,
         dim=settings.dim,
         layers=settings.layers,
@@ -184,5 +186,9 @@ def _build_conformer(recipe: Recipe) -> ConformerEncoder:
             crop_frames=round(1000 * settings.crop_s / settings.hop_ms),
             max_masked_bands=settings.max_masked_bands,
             max_masked_frames=round(settings.max_masked_ms / settings.hop_ms),
+            trim_jitter_db=settings.trim_jitter_db,
+            noise_share=settings.noise_share,
+            noise_min_snr_db=settings.noise_min_snr_db,
+            noise_max_snr_db=settings.noise_max_snr_db,
         ),
     )

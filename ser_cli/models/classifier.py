@@ -1,16 +1,18 @@
 """The whole model: encoder, pooling, and the heads that the losses read."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ser_cli.models.conformer import ConformerEncoder
 from ser_cli.models.frozen import FrozenFrames
 from ser_cli.models.fusion import FUSIONS, Fusion
 from ser_cli.models.heads import Head, LinearHead
 from ser_cli.models.masks import frame_mask
 from ser_cli.models.pooling import POOLINGS, Pooled
+from ser_cli.models.speaker_normalization import SpeakerNormalization
 from ser_cli.models.text import TextEncoder
 
 
@@ -22,7 +24,7 @@ class Output:
     """(batch, classes)."""
     embedding: Tensor
     """(batch, embedding_dim), f of eq. 5; `attentive_statistics` makes it twice as wide as a frame. Of a model that
-    reads text, what the fusion gives."""
+    reads text, what the fusion gives. Of one that normalises by speaker, what is left of it."""
     projection: Tensor
     """(batch, projection_dim), z of eq. 8."""
     classifier_input: Tensor
@@ -56,6 +58,7 @@ class EmotionClassifier(nn.Module):
         text: TextEncoder | None = None,
         fusion: str = "concatenate",
         fusion_heads: int = 8,
+        normalize_by_speaker: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -74,6 +77,7 @@ class EmotionClassifier(nn.Module):
             text: reads the transcripts; None where there are none.
             fusion: of what is heard and read, a name in `FUSIONS`.
             fusion_heads: attention heads of the fusion `attention`.
+            normalize_by_speaker: subtract from each embedding what its speaker's have in common.
         """
         super().__init__()
         dim = int(encoder.dim)  # type: ignore[arg-type]
@@ -84,6 +88,8 @@ class EmotionClassifier(nn.Module):
         self.fusion: Fusion | None = FUSIONS[fusion](text.dim, dim, fusion_heads) if text else None
         if self.fusion is not None:
             embedding_dim += self.fusion.text_values
+        self.embedding_dim = embedding_dim
+        self.speakers = SpeakerNormalization(embedding_dim) if normalize_by_speaker else None
         self.head: Head = (
             make_head(embedding_dim, dim)
             if make_head
@@ -108,6 +114,8 @@ class EmotionClassifier(nn.Module):
         lengths: Tensor,
         generator: torch.Generator | None = None,
         texts: Sequence[str] = (),
+        speakers: Tensor | None = None,
+        offsets: Tensor | None = None,
     ) -> Output:
         """Classify clips.
 
@@ -116,13 +124,18 @@ class EmotionClassifier(nn.Module):
             lengths: (batch,) in samples.
             generator: draws the encoder's augmentation of the features; None augments nothing.
             texts: (batch,) transcripts of the clips, for models that read them.
+            speakers: (batch,) numbers, equal where the speaker is the same: a model that normalises by speaker and
+                is being trained hears each clip against those of the batch.
+            offsets: (batch, embedding_dim) from `SpeakerNormalization.offset`: one that is trained hears it against
+                all clips that there are.
+
+        Raises:
+            ValueError: the model normalises by speaker and is not told the speakers, or reads texts and is not told
+                them.
         """
-        if self._frozen is not None and not torch.compiler.is_exporting():
-            frames, frame_lengths = self._frozen.of(waveforms, lengths)
-        else:
-            frames, frame_lengths = self.encoder(waveforms, lengths, generator)
-        mask = frame_mask(frame_lengths, frames.shape[1])
-        pooled = self._pooled(frames, mask, texts)
+        pooled, mask = self._heard(waveforms, lengths, generator, texts, speakers)
+        if self.speakers is not None:
+            pooled = replace(pooled, embedding=pooled.embedding - self._offset(pooled.embedding, speakers, offsets))
         head = self.head(pooled.embedding, pooled.frames, mask)
         return Output(
             logits=_for_losses(head.logits),
@@ -134,6 +147,37 @@ class EmotionClassifier(nn.Module):
             attention=pooled.attention,
             tasks={name: _for_losses(value) for name, value in head.tasks.items()},
         )
+
+    def embed(self, waveforms: Tensor, lengths: Tensor, texts: Sequence[str] = ()) -> Tensor:
+        """(batch, embedding_dim) before anything of the speaker is subtracted; see `forward` for the arguments."""
+        pooled, _ = self._heard(waveforms, lengths, None, texts, None)
+        return _for_losses(pooled.embedding)
+
+    def _heard(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        generator: torch.Generator | None,
+        texts: Sequence[str],
+        speakers: Tensor | None,
+    ) -> tuple[Pooled, Tensor]:
+        """What pooling gives, and the mask of the frames."""
+        if self._frozen is not None and not torch.compiler.is_exporting():
+            frames, frame_lengths = self._frozen.of(waveforms, lengths)
+        elif self.speakers is not None and isinstance(self.encoder, ConformerEncoder):
+            frames, frame_lengths = self.encoder(waveforms, lengths, generator, speakers)
+        else:
+            frames, frame_lengths = self.encoder(waveforms, lengths, generator)
+        mask = frame_mask(frame_lengths, frames.shape[1])
+        return self._pooled(frames, mask, texts), mask
+
+    def _offset(self, embedding: Tensor, speakers: Tensor | None, offsets: Tensor | None) -> Tensor:
+        assert self.speakers is not None
+        if speakers is not None:
+            return self.speakers.offset_in_batch(embedding, speakers)
+        if offsets is None:
+            raise ValueError("this model normalises by speaker and was not told the speakers of the clips")
+        return offsets.to(embedding.dtype)
 
     def _pooled(self, frames: Tensor, mask: Tensor, texts: Sequence[str]) -> Pooled:
         if self.text is None or self.fusion is None:

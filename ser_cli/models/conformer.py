@@ -26,6 +26,7 @@ class ConformerEncoder(nn.Module):
         mel_bands: int,
         hop_ms: float,
         window_ms: float,
+        trim_db: float = 0.0,
         channels: tuple[int, ...],
         dim: int,
         layers: int,
@@ -41,6 +42,7 @@ class ConformerEncoder(nn.Module):
             mel_bands: bands of the spectrogram.
             hop_ms: step between frames of the spectrogram.
             window_ms: length of its window.
+            trim_db: leading and trailing silence lies so far below the clip's peak; 0 keeps clips whole.
             channels: of each convolution block; the first two halve time and frequency, the others frequency.
             dim: width of the frames that are returned.
             layers: of the Conformer.
@@ -52,10 +54,10 @@ class ConformerEncoder(nn.Module):
         """
         super().__init__()
         self.dim = dim
-        self.log_mel = LogMel(mel_bands, hop_ms, window_ms)
+        self.log_mel = LogMel(mel_bands, hop_ms, window_ms, trim_db=trim_db)
         self.augmentation = augmentation
         blocks: list[nn.Module] = []
-        bands, previous = mel_bands, LogMel.planes
+        bands, previous = mel_bands, self.log_mel.planes
         for position, width in enumerate(channels):
             time_stride = 2 if position < 2 else 1
             block = _Convolution if position == 0 else _ResidualBlock
@@ -69,14 +71,22 @@ class ConformerEncoder(nn.Module):
         self.conformer = torchaudio.models.Conformer(dim, heads, feed_forward_dim, layers, kernel_size, dropout)
 
     def frames_of(self, lengths: Tensor) -> Tensor:
-        """(batch,) frames of clips of (batch,) samples; augmentation changes them."""
+        """(batch,) frames of clips of (batch,) samples, at most: silence at their ends and augmentation change them."""
         frames = self.log_mel.frames_of(lengths)
         for block in self.blocks:
             frames = -(-frames // block.time_stride)  # type: ignore[operator]
         return frames
 
+    def spans(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """First sample (batch,) and number of samples (batch,) of what the frames are made of."""
+        return self.log_mel.spans(waveforms, lengths)
+
     def forward(
-        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator | None = None
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        generator: torch.Generator | None = None,
+        speakers: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Frames (batch, frames, dim) and their numbers (batch,) of waveforms (batch, time).
 
@@ -84,10 +94,12 @@ class ConformerEncoder(nn.Module):
             waveforms: at 16 kHz, zeros behind each clip's end.
             lengths: (batch,) in samples.
             generator: draws the augmentation; None augments nothing.
+            speakers: (batch,) numbers; clips with the same are given the same new voice. None gives each its own.
         """
-        spectrogram, frames = self.log_mel(waveforms, lengths)
-        if generator is not None:
-            spectrogram, frames = self.augmentation(spectrogram, frames, generator)
+        if generator is None:
+            spectrogram, frames = self.log_mel(waveforms, lengths)
+        else:
+            spectrogram, frames = self._augmented(waveforms, lengths, generator, speakers)
         planes = spectrogram.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             planes, frames = block(planes, frames)
@@ -97,6 +109,15 @@ class ConformerEncoder(nn.Module):
         for layer in self.conformer.conformer_layers:
             sequence = _conformer_layer(layer, sequence, mask)
         return sequence, frames
+
+    def _augmented(
+        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator, speakers: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        front, change = self.log_mel, self.augmentation
+        limits = change.silence_limits(front.trim_db, len(lengths), generator).to(waveforms.device)
+        power, frames = front.power(waveforms, lengths, limits)
+        power = change.add_noise(power, frames, front.bank.sum(dim=0), generator)  # type: ignore[operator]
+        return change(front.planes_of(power, frames), frames, generator, speakers)
 
 
 def _conformer_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:

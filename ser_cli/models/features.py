@@ -8,14 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.models.endpoints import cut_to_spans, sounding_spans
 from ser_cli.models.masks import frame_mask
 
 LOWEST_HZ = 50.0
 HIGHEST_HZ = SAMPLE_RATE_HZ / 2
+NOISE_SLOPE = 2.0
+"""Steepest colour of noise: its power at both ends of the mel scale is e^2 times more or less than in the middle."""
+NOISE_RIPPLE = 0.4
+"""Standard deviation of the logarithm of its power from cell to cell, about that of 5 averaged bins."""
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram in two planes, both independent of the recording level.
+    """Log-mel spectrogram of what lies between leading and trailing silence, in planes without the recording level.
 
     Plane 0 has zero mean and unit variance over the clip. Plane 1 has zero mean in each band, which takes the
     voice's and the microphone's average spectrum away, and unit variance over the clip. Padding frames are 0 and
@@ -24,30 +29,57 @@ class LogMel(nn.Module):
 
     planes = 2
 
-    def __init__(self, bands: int, hop_ms: float, window_ms: float) -> None:
+    def __init__(self, bands: int, hop_ms: float, window_ms: float, *, trim_db: float = 0.0) -> None:
+        """Make window and mel bank.
+
+        Args:
+            bands: of the spectrogram.
+            hop_ms: step between its frames.
+            window_ms: length of its window.
+            trim_db: silence lies so far below the clip's loudest moment; 0 keeps clips whole.
+        """
         super().__init__()
         self.hop = round(SAMPLE_RATE_HZ * hop_ms / 1000)
         self.window_length = round(SAMPLE_RATE_HZ * window_ms / 1000)
+        self.trim_db = trim_db
         self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)
         bank = torchaudio.functional.melscale_fbanks(
             self.window_length // 2 + 1, LOWEST_HZ, HIGHEST_HZ, bands, SAMPLE_RATE_HZ
         )
         self.register_buffer("bank", bank, persistent=False)
 
-    def frames_of(self, lengths: Tensor) -> Tensor:
-        """(batch,) frames of clips of (batch,) samples."""
-        return lengths // self.hop + 1
+    def frames_of(self, samples: Tensor) -> Tensor:
+        """(batch,) frames of (batch,) samples."""
+        return samples // self.hop + 1
+
+    def spans(self, waveforms: Tensor, lengths: Tensor, below_peak_db: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """First sample (batch,) and number of samples (batch,) of what the frames are made of.
+
+        Args:
+            waveforms: (batch, time), zeros behind each clip's end.
+            lengths: (batch,) in samples.
+            below_peak_db: (batch,) what counts as silence; None takes `trim_db`.
+        """
+        if not self.trim_db:
+            return torch.zeros_like(lengths), lengths
+        if below_peak_db is None:
+            below_peak_db = torch.full(lengths.shape, self.trim_db, device=waveforms.device)
+        return sounding_spans(waveforms, lengths, self.hop, below_peak_db)
 
     @torch.no_grad()
-    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Spectrograms (batch, 2, frames, bands) and their numbers of frames (batch,).
+    def power(self, waveforms: Tensor, lengths: Tensor, below_peak_db: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Power in mel bands (batch, frames, bands), 0 in padding, and numbers of frames (batch,).
 
         Args:
             waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
             lengths: (batch,) in samples.
+            below_peak_db: see `spans`.
         """
         assert isinstance(self.window, Tensor)
         assert isinstance(self.bank, Tensor)
+        if self.trim_db:
+            start, lengths = self.spans(waveforms, lengths, below_peak_db)
+            waveforms = cut_to_spans(waveforms, start, lengths)
         if torch.compiler.is_exporting():
             real, imaginary = _convolved_spectrum(waveforms.float(), self.window, self.hop)
         else:
@@ -64,19 +96,34 @@ class LogMel(nn.Module):
         with torch.autocast(waveforms.device.type, enabled=False):  # 8 bits are too few for power
             mel = (real.square() + imaginary.square()).transpose(1, 2) @ self.bank
         frames = self.frames_of(lengths)
-        mask = frame_mask(frames, mel.shape[1]).unsqueeze(-1)
-        cells = mask.sum(dim=(1, 2), keepdim=True) * mel.shape[2]
+        return mel * frame_mask(frames, mel.shape[1]).unsqueeze(-1), frames
+
+    @torch.no_grad()
+    def planes_of(self, power: Tensor, frames: Tensor) -> Tensor:
+        """Spectrograms (batch, 2, frames, bands) of what `power` gives.
+
+        Args:
+            power: (batch, frames, bands), 0 in padding.
+            frames: (batch,).
+        """
+        mask = frame_mask(frames, power.shape[1]).unsqueeze(-1)
+        cells = mask.sum(dim=(1, 2), keepdim=True) * power.shape[2]
         # The floor lies 60 dB under the clip's own mean power: what is lower is the recording's noise. It follows
         # the clip, so that a quiet copy gives the same spectrogram; the constant keeps log finite in silence.
-        floor = 1e-6 * (mel * mask).sum(dim=(1, 2), keepdim=True) / cells
-        log_mel = torch.log(mel + floor + 1e-30)
+        floor = 1e-6 * power.sum(dim=(1, 2), keepdim=True) / cells
+        log_mel = torch.log(power + floor + 1e-30)
         band_mean = (log_mel * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
         planes = []
         for mean in (band_mean.mean(dim=2, keepdim=True), band_mean):
             centered = (log_mel - mean) * mask
             variance = centered.square().sum(dim=(1, 2), keepdim=True) / cells
             planes.append(centered / (variance + 1e-5).sqrt())
-        return torch.stack(planes, dim=1), frames
+        return torch.stack(planes, dim=1)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Spectrograms (batch, 2, frames, bands) and their numbers of frames (batch,); nothing is augmented."""
+        power, frames = self.power(waveforms, lengths)
+        return self.planes_of(power, frames), frames
 
 
 def _convolved_spectrum(waveforms: Tensor, window: Tensor, hop: int) -> tuple[Tensor, Tensor]:
@@ -100,7 +147,8 @@ class FeatureAugmentation:
 
     Each clip is resampled along time by one random factor (speaking rate) and along frequency by another, which
     moves formants and pitch together as another vocal tract would (Jaitly & Hinton 2013); a random stretch is
-    kept; bands and stretches are masked with the clip's mean, which is 0 (SpecAugment, Park et al. 2019).
+    kept; bands and stretches are masked with the clip's mean, which is 0 (SpecAugment, Park et al. 2019). Before
+    that, some clips get steady noise of a random level and colour, and where silence begins is drawn anew each time.
     """
 
     max_time_warp: float
@@ -113,9 +161,58 @@ class FeatureAugmentation:
     """Widest masked band; two are drawn."""
     max_masked_frames: int
     """Longest masked stretch; two are drawn."""
+    trim_jitter_db: float = 0.0
+    """Largest change of what counts as silence."""
+    noise_share: float = 0.0
+    """Share of the clips that get noise."""
+    noise_min_snr_db: float = 15.0
+    """Of the clip's mean power to the noise: least,"""
+    noise_max_snr_db: float = 50.0
+    """and most."""
 
-    def __call__(self, spectrograms: Tensor, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Change (batch, planes, frames, bands) spectrograms and their numbers of frames (batch,)."""
+    def silence_limits(self, trim_db: float, batch: int, generator: torch.Generator) -> Tensor:
+        """(batch,) how far below a clip's peak silence begins, around `trim_db`."""
+        if not self.trim_jitter_db:
+            return torch.full((batch,), trim_db)
+        return trim_db + (2 * torch.rand(batch, generator=generator) - 1) * self.trim_jitter_db
+
+    def add_noise(self, power: Tensor, frames: Tensor, white: Tensor, generator: torch.Generator) -> Tensor:
+        """Add noise to (batch, frames, bands) power, 0 in padding, of clips with (batch,) frames.
+
+        Args:
+            power: in mel bands.
+            frames: (batch,).
+            white: (bands,) what white noise has in each band, in any unit.
+            generator: draws who gets noise, and which.
+        """
+        if not self.noise_share:
+            return power
+        batch, size, bands = power.shape
+
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator).to(power.device)
+
+        snr_db = self.noise_min_snr_db + (self.noise_max_snr_db - self.noise_min_snr_db) * draw(batch, 1, 1)
+        chosen = draw(batch, 1, 1) < self.noise_share
+        slope = (2 * draw(batch, 1, 1) - 1) * NOISE_SLOPE
+        colour = white * (slope * torch.linspace(-1, 1, bands, device=power.device)).exp()
+        ripple = (NOISE_RIPPLE * torch.randn(power.shape, generator=generator).to(power.device)).exp()
+        mean_power = power.sum(dim=(1, 2), keepdim=True) / (frames[:, None, None] * bands)
+        level = chosen * mean_power * 10 ** (-snr_db / 10)
+        noise = level * colour / colour.mean(dim=2, keepdim=True) * ripple
+        return power + noise * frame_mask(frames, size).unsqueeze(-1)
+
+    def __call__(
+        self, spectrograms: Tensor, frames: Tensor, generator: torch.Generator, speakers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Change (batch, planes, frames, bands) spectrograms and their numbers of frames (batch,).
+
+        Args:
+            spectrograms: of the clips.
+            frames: (batch,).
+            generator: draws everything.
+            speakers: (batch,) numbers; clips with the same get the same new voice and pace. None draws one for each.
+        """
         batch, _, size, bands = spectrograms.shape
         device = spectrograms.device
 
@@ -125,6 +222,9 @@ class FeatureAugmentation:
 
         rate = torch.exp((2 * draw(batch) - 1) * self.max_time_warp)
         stretch = torch.exp((2 * draw(batch) - 1) * self.max_frequency_warp)
+        if speakers is not None:
+            first = (speakers[:, None] == speakers).int().argmax(dim=1)  # of all clips with this number
+            rate, stretch = rate[first], stretch[first]
         warped_frames = ((frames - 1) / rate).floor().long() + 1
         kept = warped_frames.clamp(max=self.crop_frames)
         start = (draw(batch) * (warped_frames - kept + 1)).floor()

@@ -90,12 +90,13 @@ def embed_fold(
 
     from ser_cli.data.batch_plans import plan_evaluation
     from ser_cli.data.batches import BatchLoader
+    from ser_cli.inference import exact_batch_size, speaker_offsets
 
     model.eval()
     device = next(model.parameters()).device
-    if not getattr(model.encoder, "exact_under_padding", True):
-        batch_size = 1
+    batch_size = exact_batch_size(model, batch_size)
     ids = (*fold.train, *fold.test)
+    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     tested = set(fold.test)
     plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     rows: dict[str, NDArray[np.float32]] = {}
@@ -103,7 +104,9 @@ def embed_fold(
     progress(0, len(ids))
     with torch.inference_mode():
         for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
-            output = model(batch.waveforms.to(device), batch.lengths.to(device), texts=batch.texts)
+            told = offsets.of(batch.ids) if offsets else None
+            waveforms, lengths = batch.waveforms.to(device), batch.lengths.to(device)
+            output = model(waveforms, lengths, texts=batch.texts, offsets=told)
             embeddings = output.embedding.float().cpu().numpy()
             shares = output.attention.float().cpu().numpy()
             frames = output.frame_mask.sum(dim=1).tolist()

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ser_cli.data.manifest import Utterance, is_mixture
+from ser_cli.data.manifest import UNKNOWN_SPEAKER, Utterance, is_mixture
 from ser_cli.errors import SHOWN_PROBLEMS
 from ser_cli.tasks.transcripts import characters_of, encode, frames_needed
 
@@ -12,9 +12,6 @@ TASKS = ("gender", "speaker", "characters")
 """The tasks beside emotion, by the names of their settings and of their losses."""
 
 GENDERS = ("female", "male")
-
-UNKNOWN_SPEAKER = "unknown"
-"""Whom MSP-Podcast does not name: many people, and no class."""
 
 
 def known_gender(clip: Utterance) -> str:

@@ -196,7 +196,9 @@ class Learner:
         task_targets = self._labels.of(batch).to(device) if self._labels is not None else None
         batch = batch.to(device)
         with self.accelerator.autocast():
-            output = (self._distributed or self.model)(batch.waveforms, batch.lengths, self.augmentation, batch.texts)
+            output = (self._distributed or self.model)(
+                batch.waveforms, batch.lengths, self.augmentation, batch.texts, batch.speakers
+            )
         return self.criterion.each(output, batch.targets, task_targets)
 
     def _learn_smaller(self, batches: Sequence[Batch], error: RuntimeError) -> None:

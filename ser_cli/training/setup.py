@@ -7,17 +7,19 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from ser_cli.data.batch_plans import DrawMixtures, PlannedBatch, plan_epoch, share_of_process
+from ser_cli.data.batch_plans import DrawGroups, DrawMixtures, PlannedBatch, plan_epoch, share_of_process
 from ser_cli.data.batches import BatchLoader
 from ser_cli.data.folds import Fold
+from ser_cli.data.manifest import speaker_of
 from ser_cli.data.mixup import plan_mixtures
+from ser_cli.data.speaker_groups import draw_speaker_groups
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.losses import LossWeights, MultiLoss, balanced_class_weights, weights_from_measured
 from ser_cli.models.building import build_model
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.processes import number_of_processes, rank
 from ser_cli.recipe import Recipe
-from ser_cli.recipe_settings import MixupSettings
+from ser_cli.recipe_settings import MixupSettings, NormalizationSettings
 from ser_cli.tasks.labels import TaskLabels
 from ser_cli.training.learner import Learner, require_finite
 from ser_cli.training.tasks import choose_for_fold, tasks_of_fold
@@ -121,6 +123,18 @@ def plan_training_epoch(corpus: PreparedCorpus, fold: Fold, recipe: Recipe, seed
         max_batch_s=settings.max_batch_s,
         group_by_length=settings.group_by_length,
         draw_mixtures=_mixing_rule(recipe.mixup),
+        draw_groups=_grouping_rule(corpus, recipe.normalization),
+    )
+
+
+def _grouping_rule(corpus: PreparedCorpus, settings: NormalizationSettings) -> DrawGroups | None:
+    if settings.by == "clip":
+        return None
+    return partial(
+        draw_speaker_groups,
+        size=settings.group,
+        speaker_of=lambda identity: speaker_of(corpus.by_id[identity]),
+        emotion_of=lambda identity: corpus.by_id[identity].emotion,
     )
 
 
@@ -157,7 +171,7 @@ def _measure_losses(
         task_targets = labels.of(batch).to(accelerator.device) if labels is not None else None
         batch = batch.to(accelerator.device)  # noqa: PLW2901
         with accelerator.autocast():
-            output = model(batch.waveforms, batch.lengths, texts=batch.texts)
+            output = model(batch.waveforms, batch.lengths, texts=batch.texts, speakers=batch.speakers)
         values = {name: float(value) for name, value in criterion.each(output, batch.targets, task_targets).items()}
         require_finite(values, batch.ids)
         measured.append(values)

@@ -7,9 +7,9 @@ import torch
 
 from ser_cli.corpora import msp_podcast
 from ser_cli.data.batches import Batch
-from ser_cli.data.manifest import Utterance
+from ser_cli.data.manifest import UNKNOWN_SPEAKER, Utterance
 from ser_cli.tasks.labels import TaskLabels
-from ser_cli.tasks.outputs import TASKS, UNKNOWN_SPEAKER, TaskOutputs, choose_outputs, texts_too_long
+from ser_cli.tasks.outputs import TASKS, TaskOutputs, choose_outputs, texts_too_long
 
 
 def clip(number: int, speaker: str, gender: str = "", text: str = "") -> Utterance:

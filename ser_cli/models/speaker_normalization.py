@@ -1,0 +1,52 @@
+"""Embeddings against those of the same voice: what all clips of a speaker have in common says nothing of one clip."""
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.01
+"""Share of each training batch in the running mean over speakers."""
+
+
+class SpeakerNormalization(nn.Module):
+    """Subtracts from each embedding the mean of its speaker's, drawn a little towards the mean over all speakers.
+
+    Of a speaker with the embeddings f_1 … f_n, and c the mean over training speakers,
+
+        f'_i = f_i - (f_1 + … + f_n + c) / (n + 1).
+
+    With many clips that is the speaker's own mean. With one it is half way between the clip and c, so that a single
+    clip still says something. Emotions of the clips are not needed. In training the n clips are those of the speaker
+    in the same batch, as in batch normalisation; later they are all that there are.
+    """
+
+    center: Tensor
+
+    def __init__(self, dim: int) -> None:
+        """Start with a mean of zero over speakers; `dim` is the width of an embedding."""
+        super().__init__()
+        self.register_buffer("center", torch.zeros(dim))
+
+    def offset(self, total: Tensor, clips: Tensor) -> Tensor:
+        """(speakers, dim) what is to be subtracted.
+
+        Args:
+            total: (speakers, dim) sum over the embeddings of each speaker.
+            clips: (speakers,) how many they are.
+        """
+        return (total + self.center.to(total.dtype)) / (clips[:, None] + 1)
+
+    def offset_in_batch(self, embedding: Tensor, speakers: Tensor) -> Tensor:
+        """(batch, dim) what is to be subtracted from (batch, dim) embeddings of (batch,) speakers in training.
+
+        Args:
+            embedding: of the batch, of which gradients flow through the means too.
+            speakers: (batch,) numbers, equal where the speaker is the same.
+        """
+        _, position = speakers.unique(return_inverse=True)
+        member = nn.functional.one_hot(position).to(embedding.dtype)
+        total, clips = member.T @ embedding, member.sum(dim=0)
+        offset = self.offset(total, clips)
+        if self.training:
+            mean = (total / clips[:, None]).mean(dim=0).detach()
+            self.center.lerp_(mean.to(self.center.dtype), MOMENTUM)
+        return offset[position]
