@@ -261,6 +261,10 @@ class LossSettings(Section):
     """Weight of the contrastive-center loss."""
     swfc: NotNegative = 0.0
     """Weight of the sample-weighted focal contrastive loss; rare emotions count more in it."""
+    speaker_relative: NotNegative = 0.0
+    """Weight of the cross-entropy of a second classifier, used in training alone, that reads each embedding less the
+    mean of its speaker's in the batch; batches are then made of groups of one speaker, `normalization.group` clips
+    each. It makes embeddings tell emotions of one voice apart, whosever it is. Not from a paper."""
     focal_gamma: NotNegative = 2.0
     """Focusing parameter. The paper is silent; 2 is the focal-loss paper's choice."""
     temperature: Positive = 0.1
@@ -293,6 +297,7 @@ class LossSettings(Section):
             "cross_entropy": self.cross_entropy,
             "contrastive_center": self.contrastive_center,
             "swfc": self.swfc,
+            "speaker_relative": self.speaker_relative,
         }
 
     @model_validator(mode="after")

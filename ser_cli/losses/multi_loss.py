@@ -34,6 +34,7 @@ class LossWeights:
     cross_entropy: float = 0.0
     contrastive_center: float = 0.0
     swfc: float = 0.0
+    speaker_relative: float = 0.0
     gender: float = 0.0
     speaker: float = 0.0
     characters: float = 0.0
@@ -77,6 +78,8 @@ class LossInputs(Protocol):
     @property
     def frame_mask(self) -> Tensor: ...  # noqa: D102
     @property
+    def relative_logits(self) -> Tensor | None: ...  # noqa: D102
+    @property
     def tasks(self) -> Mapping[str, Tensor]: ...  # noqa: D102
 
 
@@ -85,8 +88,8 @@ class MultiLoss(nn.Module):
 
     KL, focal and cross-entropy read the logits; center and contrastive-center the projection (the multi-loss paper) or
     what the classifier's last layer reads (the label-adaptive mixup paper, and that on losses for multi-modal
-    recognition); SupCon the projected frames; SWFC the embedding. The losses of further tasks read what their branches
-    give.
+    recognition); SupCon the projected frames; SWFC the embedding; the speaker-relative loss is cross-entropy of logits
+    of its own. The losses of further tasks read what their branches give.
 
     What each learns for itself are its class centers, the module's only parameters.
     """
@@ -157,6 +160,7 @@ class MultiLoss(nn.Module):
             "cross_entropy": lambda: self.cross_entropy(output.logits, targets),
             "contrastive_center": lambda: self.contrastive_center(near_centers, targets),
             "swfc": lambda: self.swfc(output.embedding, targets),
+            "speaker_relative": lambda: self._speaker_relative(output, targets),
         }
         if task_targets is not None:
             labels = task_targets
@@ -171,6 +175,12 @@ class MultiLoss(nn.Module):
                 ),
             }
         return {name: losses[name]() for name in self.weights.as_dict()}
+
+    def _speaker_relative(self, output: LossInputs, targets: Tensor) -> Tensor:
+        if output.relative_logits is None:
+            raise ValueError("the speaker-relative loss needs the speakers of the batch")
+        loss: Tensor = self.cross_entropy(output.relative_logits, targets)
+        return loss
 
     @property
     def unread(self) -> tuple[str, ...]:

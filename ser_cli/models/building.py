@@ -148,6 +148,7 @@ def _with_heads(
         fusion=recipe.text.fusion,
         fusion_heads=recipe.text.heads,
         normalize_by_speaker=recipe.normalization.by == "speaker",
+        speaker_relative=recipe.losses.speaker_relative > 0,
     )
 
 

@@ -12,7 +12,7 @@ from ser_cli.models.fusion import FUSIONS, Fusion
 from ser_cli.models.heads import Head, LinearHead
 from ser_cli.models.masks import frame_mask
 from ser_cli.models.pooling import POOLINGS, Pooled
-from ser_cli.models.speaker_normalization import SpeakerNormalization
+from ser_cli.models.speaker_normalization import RelativeHead, SpeakerNormalization
 from ser_cli.models.text import TextEncoder
 
 
@@ -37,6 +37,9 @@ class Output:
     """(batch, frames), the share of each frame in the embedding; under fusion `attention` the text has the rest."""
     tasks: Mapping[str, Tensor]
     """What the branches of further tasks give, by the name of the task; empty where the head has none."""
+    relative_logits: Tensor | None = None
+    """(batch, classes) of the classifier that helps in training, `losses.speaker_relative`; None without it, and where
+    the speakers were not told."""
 
 
 class EmotionClassifier(nn.Module):
@@ -59,6 +62,7 @@ class EmotionClassifier(nn.Module):
         fusion: str = "concatenate",
         fusion_heads: int = 8,
         normalize_by_speaker: bool = False,
+        speaker_relative: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -78,6 +82,7 @@ class EmotionClassifier(nn.Module):
             fusion: of what is heard and read, a name in `FUSIONS`.
             fusion_heads: attention heads of the fusion `attention`.
             normalize_by_speaker: subtract from each embedding what its speaker's have in common.
+            speaker_relative: also give `relative_logits` in training.
         """
         super().__init__()
         dim = int(encoder.dim)  # type: ignore[arg-type]
@@ -97,6 +102,7 @@ class EmotionClassifier(nn.Module):
         )
         self.projection = nn.Linear(embedding_dim, projection_dim)
         self.frame_projection = nn.Linear(dim, projection_dim)
+        self.relative = RelativeHead(embedding_dim, num_classes, dropout) if speaker_relative else None
         self._frozen: FrozenFrames | None = None
         if frozen_cache_bytes is not None:
             self._frozen = FrozenFrames(encoder.requires_grad_(False).eval(), frozen_cache_bytes)
@@ -146,6 +152,9 @@ class EmotionClassifier(nn.Module):
             frame_mask=mask,
             attention=pooled.attention,
             tasks={name: _for_losses(value) for name, value in head.tasks.items()},
+            relative_logits=None
+            if self.relative is None or speakers is None
+            else _for_losses(self.relative(pooled.embedding, speakers)),
         )
 
     def embed(self, waveforms: Tensor, lengths: Tensor, texts: Sequence[str] = ()) -> Tensor:
@@ -164,7 +173,7 @@ class EmotionClassifier(nn.Module):
         """What pooling gives, and the mask of the frames."""
         if self._frozen is not None and not torch.compiler.is_exporting():
             frames, frame_lengths = self._frozen.of(waveforms, lengths)
-        elif self.speakers is not None and isinstance(self.encoder, ConformerEncoder):
+        elif (self.speakers or self.relative) is not None and isinstance(self.encoder, ConformerEncoder):
             frames, frame_lengths = self.encoder(waveforms, lengths, generator, speakers)
         else:
             frames, frame_lengths = self.encoder(waveforms, lengths, generator)

@@ -45,9 +45,19 @@ class PublishedClassifier:
         """Never: it hears alone."""
         return False
 
+    @property
+    def normalizes_by_speaker(self) -> bool:
+        """Never: it hears each clip on its own."""
+        return False
+
     @torch.inference_mode()
-    def probabilities(self, waveforms: list[NDArray[np.float32]], texts: Sequence[str] = ()) -> NDArray[np.float64]:
-        """(batch, classes) of waveforms at 16 kHz; `texts` are not read."""
+    def probabilities(
+        self,
+        waveforms: list[NDArray[np.float32]],
+        texts: Sequence[str] = (),
+        offsets: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float64]:
+        """(batch, classes) of waveforms at 16 kHz; `texts` are not read and `offsets` not subtracted."""
         inputs = self.extractor(
             waveforms,
             sampling_rate=SAMPLE_RATE_HZ,

@@ -50,3 +50,26 @@ class SpeakerNormalization(nn.Module):
             mean = (total / clips[:, None]).mean(dim=0).detach()
             self.center.lerp_(mean.to(self.center.dtype), MOMENTUM)
         return offset[position]
+
+
+class RelativeHead(nn.Module):
+    """A classifier that helps in training: it reads embeddings less the mean of their speaker's in the batch."""
+
+    def __init__(self, dim: int, num_classes: int, dropout: float) -> None:
+        """Set it up.
+
+        Args:
+            dim: width of an embedding.
+            num_classes: declared emotions.
+            dropout: before the linear layer.
+        """
+        super().__init__()
+        self.speakers = SpeakerNormalization(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(dim, num_classes)
+
+    def forward(self, embedding: Tensor, speakers: Tensor) -> Tensor:
+        """(batch, classes) logits of (batch, dim) embeddings of (batch,) speakers, equal numbers for the same one."""
+        relative = embedding - self.speakers.offset_in_batch(embedding, speakers)
+        logits: Tensor = self.classifier(self.dropout(relative))
+        return logits

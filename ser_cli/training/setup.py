@@ -123,13 +123,11 @@ def plan_training_epoch(corpus: PreparedCorpus, fold: Fold, recipe: Recipe, seed
         max_batch_s=settings.max_batch_s,
         group_by_length=settings.group_by_length,
         draw_mixtures=_mixing_rule(recipe.mixup),
-        draw_groups=_grouping_rule(corpus, recipe.normalization),
+        draw_groups=_grouping_rule(corpus, recipe.normalization) if recipe.learns_by_speaker else None,
     )
 
 
-def _grouping_rule(corpus: PreparedCorpus, settings: NormalizationSettings) -> DrawGroups | None:
-    if settings.by == "clip":
-        return None
+def _grouping_rule(corpus: PreparedCorpus, settings: NormalizationSettings) -> DrawGroups:
     return partial(
         draw_speaker_groups,
         size=settings.group,
