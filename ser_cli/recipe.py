@@ -77,15 +77,6 @@ class Recipe(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _is_relative_once(self) -> "Recipe":
-        if self.losses.speaker_relative and self.normalization.by == "speaker":
-            raise ValueError(
-                "losses.speaker_relative is of a second classifier that hears clips against their speaker's, and with"
-                " normalization.by speaker the first one does; set one of them back: losses.speaker_relative=0"
-            )
-        return self
-
     @property
     def learns_by_speaker(self) -> bool:
         """Whether clips are learnt in groups of one speaker."""

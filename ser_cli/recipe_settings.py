@@ -264,7 +264,8 @@ class LossSettings(Section):
     speaker_relative: NotNegative = 0.0
     """Weight of the cross-entropy of a second classifier, used in training alone, that reads each embedding less the
     mean of its speaker's in the batch; batches are then made of groups of one speaker, `normalization.group` clips
-    each. It makes embeddings tell emotions of one voice apart, whosever it is. Not from a paper."""
+    each. It makes embeddings tell emotions of one voice apart, whosever it is; with `normalization.by = "speaker"` the
+    first classifier reads such embeddings too. Not from a paper."""
     focal_gamma: NotNegative = 2.0
     """Focusing parameter. The paper is silent; 2 is the focal-loss paper's choice."""
     temperature: Positive = 0.1
