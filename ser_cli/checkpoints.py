@@ -72,7 +72,7 @@ def save_model(
     description: dict[str, Any] = {
         "format": FORMAT,
         "labels": list(labels),
-        "preprocessing": {**PREPROCESSING, "features": _features(recipe)},
+        "preprocessing": {**PREPROCESSING, "features": _features(recipe), "normalization": _normalization(recipe)},
         "provenance": asdict(provenance) if provenance else None,
         "recipe": recipe.model_dump(mode="json"),
         "encoder": describe_encoder(model),
@@ -240,7 +240,16 @@ def _features(recipe: Recipe) -> dict[str, Any]:
         "mel_bands": settings.mel_bands,
         "hop_ms": settings.hop_ms,
         "window_ms": settings.window_ms,
+        "trim_db": settings.trim_db,
     }
+
+
+def _normalization(recipe: Recipe) -> dict[str, str]:
+    """What becomes of a clip's embedding before it is classified; see `SpeakerNormalization`."""
+    if recipe.normalization.by == "clip":
+        return {"by": "clip"}
+    rule = "f'_i = f_i - (f_1 + ... + f_n + center) / (n + 1), over the n embeddings of one speaker's clips"
+    return {"by": "speaker", "rule": rule, "center": "speakers.center in the weights"}
 
 
 def _first_line(error: Exception) -> str:

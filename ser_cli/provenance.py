@@ -3,7 +3,7 @@
 It stands in `model.json` beside the weights, so that a fold's folder can be copied away from its run.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ OWN_LICENCE = "not stated: the user's own recordings"
 PREPROCESSING = {
     "sample_rate_hz": SAMPLE_RATE_HZ,
     "channels": "mono, the mean of all channels",
-    "range": "float32, 1 is full scale; nothing is normalised before the model",
+    "range": "float32, 1 is full scale; no level is normalised before the model",
     "shortest_s": MIN_DURATION_S,
 }
 """What becomes of a recording before a model of this program hears it."""
@@ -110,6 +110,13 @@ def _speakers(path: Path) -> Iterable[str]:
         raise RunError(
             f"{path / DESCRIPTION_NAME}: names no speakers ({error})\n  copy the whole folder again"
         ) from None
+
+
+def normalized_by(description: Mapping[str, Any]) -> str:
+    """What a described model hears each clip against, `clip` or `speaker`; early models know the clip alone."""
+    recipe = description.get("recipe")
+    section = recipe.get("normalization") if isinstance(recipe, Mapping) else None
+    return "speaker" if isinstance(section, Mapping) and section.get("by") == "speaker" else "clip"
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import batches, growth, measuring, mix, prepare, startup, steps
-from tests.benchmarks.__main__ import BENCHMARKS, main
+from tests.benchmarks import batches, growth, inference_cost, measuring, mix, prepare, robustness, startup, steps
+from tests.benchmarks.__main__ import BENCHMARKS, OF_A_RUN, main
 from tests.benchmarks.measuring import Measured, StepWatch, in_own_process
 from tests.benchmarks.wavlm_large import REAL, TOY, forward_flops
 
@@ -59,7 +59,40 @@ def test_an_unknown_benchmark_is_told_with_the_known_ones(capsys):
 
 
 def test_every_benchmark_that_is_named_is_there():
-    assert {path.stem for path in (ROOT / "tests/benchmarks").glob("*.py")} >= set(BENCHMARKS)
+    assert {path.stem for path in (ROOT / "tests/benchmarks").glob("*.py")} >= {*BENCHMARKS, OF_A_RUN}
+
+
+@pytest.mark.parametrize("arguments", [["robustness"], ["startup", "--run", "runs/x"], ["--run", "runs/x"]])
+def test_what_measures_a_run_is_told_to_need_one_before_anything_runs(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert "robustness and --run RUN are given together" in said.err
+    assert said.out == ""
+
+
+def test_a_run_has_a_table_of_its_own(capsys, monkeypatch):
+    def measure_run(folder: Path, side: str) -> tuple[list[robustness.Row], list[str]]:
+        assert (folder, side) == (Path("runs/x"), "test")
+        rows = [
+            robustness.Row("clean", None, (0.5, 0.7), (0.5, 0.7)),
+            robustness.Row("+10 dB", 3.0, *((0.5, 0.6),) * 2),
+        ]
+        return rows, ["Fold 3 has no test side and is left out."]
+
+    monkeypatch.setattr(robustness, "measure_run", measure_run)
+    main(["robustness", "--run", "runs/x", "--side", "test"])
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "Mean over 2 folds, test side",
+        "",
+        "| condition | UA % | change | of single folds | wanted |",
+        "|---|---:|---:|---|---|",
+        "| clean | 60.0 |  |  |  |",
+        "| +10 dB | 55.0 | +0.0 | +0.0, +0.0 | below 3 |",
+        "",
+        "Fold 3 has no test side and is left out.",
+    ]
 
 
 def test_a_gpu_that_is_not_there_is_told_before_anything_runs(capsys, monkeypatch):
@@ -95,6 +128,16 @@ def test_preparing_and_mixing_are_measured_at_toy_size(capsys, monkeypatch):
     rows = table(capsys.readouterr().out)
     assert [row[0].split(":")[0] for row in rows] == ["prepare", "prepare again, nothing changed", "mix"]
     assert rows[0][1].startswith("4 clips") and rows[2][1].startswith("5 mixtures")
+
+
+def test_the_cost_of_inference_is_measured_at_toy_size(capsys, monkeypatch):
+    monkeypatch.setattr(inference_cost, "SIZES", ((3, 0.5, 2, "300 MB at most"),))
+    main(["inference_cost"])
+    time, memory = table(capsys.readouterr().out)
+    assert time[:2] == ["inference: the sound's own time", "3 clips of 0.5 s, 2 at a time"]
+    assert time[3] == "1.50 s" and time[5] == "0.02 at most"
+    assert memory[5] == "300 MB at most"
+    assert number(memory[2]) > 0 and number(memory[3]) > 100  # torch alone takes more than 100 MB
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ def test_the_description_says_what_the_model_hears(folder):
     told = json.loads((folder / "model.json").read_text())
     assert told["preprocessing"]["sample_rate_hz"] == 16_000
     assert told["preprocessing"]["features"]["mel_bands"] == 16
+    assert told["preprocessing"]["features"]["trim_db"] == 40
     assert told["provenance"]["licence"] == "CC BY 4.0"
 
 
@@ -184,6 +185,25 @@ def test_a_model_of_the_format_before_heads_had_names_gives_the_same(folder):
     told["sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     (folder / "model.json").write_text(json.dumps(told))
     assert all(torch.equal(value, weights[name]) for name, value in load_model(folder).model.state_dict().items())
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_models_from_before_silence_was_cut_hear_whole_clips(folder, version):
+    told = json.loads((folder / "model.json").read_text())
+    del told["sha256"]
+    told["format"] = version
+    if version < 4:
+        for key in ("trim_db", "trim_jitter_db"):
+            del told["recipe"]["conformer"][key]
+    told["sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(told))
+    wave = torch.zeros(1, 48_000)
+    wave[0, 16_000:32_000] = torch.sin(torch.arange(16_000) * 0.2)
+    start, samples = load_model(folder).model.encoder.spans(wave, torch.tensor([48_000]))
+    if version < 4:
+        assert (start.tolist(), samples.tolist()) == ([0], [48_000])
+    else:
+        assert 15_000 < int(start) <= 16_000 and 16_000 <= int(samples) < 18_000
 
 
 def test_weights_that_are_no_numbers_are_named(folder):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
@@ -37,10 +38,10 @@ def save_encoder(kind: str) -> str:
     return kind
 
 
-def save(encoder: str) -> Path:
+def save(encoder: str, **settings: object) -> Path:
     """A model with random weights."""
     torch.manual_seed(0)
-    recipe = load_recipe("conformer", encoder__name=encoder)
+    recipe = load_recipe("conformer", encoder__name=encoder, **settings)
     model = build_model(recipe, 3)
     with torch.no_grad():  # as after training: statistics of its own, attention that is not flat
         for name, value in model.state_dict().items():
@@ -48,7 +49,7 @@ def save(encoder: str) -> Path:
                 value.normal_(0, 0.3)
             elif name.endswith("running_var"):
                 value.uniform_(0.5, 2)
-            elif name.endswith(("frame_weight", "classifier.weight")):
+            elif name.endswith(("frame_weight", "classifier.weight", "center")):
                 value.normal_(0, 1)
     save_model(Path("model"), model, model.state_dict(), ("sad", "calm", "glad"), recipe, TOLD)
     return Path("model")
@@ -78,6 +79,36 @@ def test_onnxruntime_gives_the_probabilities_of_torch(ser, kind):
     assert json.loads(metadata["preprocessing"])["sample_rate_hz"] == 16_000
     assert json.loads(metadata["speakers"]) == ["a", "b", "c"]
     assert metadata["licence_of_the_recordings"] == "CC BY 4.0"
+
+
+@pytest.mark.slow
+def test_a_model_that_normalises_by_speaker_takes_offsets_and_gives_embeddings(ser):
+    small = {"conformer__dim": 16, "conformer__layers": 1, "pooling__heads": 4}
+    folder = save("conformer", normalization__by="speaker", **small)
+    result = ser("predict", "--model", folder, "--export", "onnx", "--output", "model.onnx")
+    assert (result.exit_code, result.stdout) == (0, "model.onnx\n"), result.stderr
+    session = onnxruntime.InferenceSession("model.onnx")
+    center = np.array(json.loads(session.get_modelmeta().custom_metadata_map["speaker_center"]), dtype=np.float32)
+    rng = np.random.default_rng(0)
+    time = np.arange(12_000) / 16_000
+    names = []
+    for number, samples in enumerate((12_000, 5_000, 8_000)):
+        names.append(f"calls/{number}.wav")
+        wave = 0.3 * np.sin(2 * np.pi * 300 * (number + 1) * time) + 0.05 * rng.standard_normal(12_000)
+        Path("calls").mkdir(exist_ok=True)
+        soundfile.write(names[-1], wave[:samples], 16_000)
+    heard = [soundfile.read(name, dtype="float32")[0] for name in names]
+    waveforms = np.stack([np.pad(wave, (0, 12_000 - len(wave))) for wave in heard])
+    inputs = {"waveforms": waveforms, "lengths": np.array([len(wave) for wave in heard])}
+    _, embeddings = session.run(None, {**inputs, "offsets": np.zeros((3, 16), np.float32)})
+    offset = (embeddings.sum(axis=0) + center) / 4
+    told, again = session.run(None, {**inputs, "offsets": np.tile(offset, (3, 1))})
+    np.testing.assert_allclose(again, embeddings, atol=1e-4)
+    predicted = ser("predict", "--model", folder, "--speakers", "all", *names).stdout
+    expected = np.array([line.split("\t")[2:] for line in predicted.splitlines()], dtype=float)
+    np.testing.assert_allclose(told, expected, atol=1e-4)
+    unmoved, _ = session.run(None, {**inputs, "offsets": np.zeros((3, 16), np.float32)})
+    assert abs(unmoved - told).max() > 0.01  # the offsets matter
 
 
 def test_an_exported_file_is_not_overwritten_unasked(ser):

@@ -93,10 +93,10 @@ def test_groups_that_lie_apart_stay_apart_on_the_map():
 def test_attention_is_drawn_over_the_time_of_the_clip():
     share = np.array([0.1, 0.6, 0.3], dtype=np.float32)
     times = np.array([0.1, 0.3, 0.5], dtype=np.float32)
-    figure = draw_attention(times, share, "x", np.sin(np.arange(9600) / 10).astype(np.float32))
+    figure = draw_attention(times, share, "x", 0.6, np.sin(np.arange(9600) / 10).astype(np.float32))
     assert figure.axes[0].get_xlim() == pytest.approx((0, 0.6))
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [10, 60, 30], rtol=1e-6)
-    assert as_png(draw_attention(times, share, "x")).startswith(b"\x89PNG")
+    assert as_png(draw_attention(times, share, "x", 0.6)).startswith(b"\x89PNG")
 
 
 def test_an_svg_of_the_page_takes_its_neutral_colours_from_the_theme():
@@ -122,7 +122,8 @@ def test_colours_are_told_apart_by_colour_blind_people():
 
 
 def some_embeddings():
-    attention = {"b": FrameAttention(np.array([0.1, 0.3], np.float32), np.array([0.4, 0.6], np.float32))}
+    times_s, shares = np.array([0.1, 0.3], np.float32), np.array([0.4, 0.6], np.float32)
+    attention = {"b": FrameAttention(times_s, shares, 0.5)}
     return FoldEmbeddings(("a", "b"), ("train", "test"), ("sad", "happy"), np.eye(2, dtype=np.float32), attention)
 
 
@@ -132,6 +133,16 @@ def test_embeddings_read_back_as_they_were_written(tmp_path):
     assert (found.ids, found.sides, found.emotions) == (("a", "b"), ("train", "test"), ("sad", "happy"))
     np.testing.assert_array_equal(found.embedding, np.eye(2))
     np.testing.assert_array_equal(found.attention["b"].share, np.array([0.4, 0.6], np.float32))
+    assert found.attention["b"].duration_s == 0.5
+
+
+def test_embeddings_of_earlier_versions_cover_the_whole_clip(tmp_path):
+    path = tmp_path / "embeddings.npz"
+    write_embeddings(path, some_embeddings())
+    with np.load(path) as file:
+        held = {name: file[name] for name in file.files if name != "attention_durations_s"}
+    np.savez_compressed(path, **held)
+    assert read_embeddings(path).attention["b"].duration_s == pytest.approx(0.4)  # 0.1 s around each of two frames
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"PK" + b"x" * 50])

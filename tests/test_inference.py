@@ -12,7 +12,7 @@ import torch
 from ser_cli.data.folds import Fold
 from ser_cli.errors import UsageError
 from ser_cli.inference import classify_stored, predict_stored
-from ser_cli.runs.embeddings import embed_fold
+from ser_cli.training.embedding import embed_fold
 from tests.data.stored import LABELS, stored_corpus
 from tests.models.tiny import tiny_classifier, tiny_conformer
 
@@ -153,7 +153,7 @@ from ser_cli.data.batch_plans import plan_epoch
 from ser_cli.data.batches import BatchLoader
 from ser_cli.data.folds import Fold
 from ser_cli.data.mixup import plan_mixtures
-from ser_cli.runs.embeddings import embed_fold
+from ser_cli.training.embedding import embed_fold
 from ser_cli.inference import classify_stored
 from ser_cli.models.building import build_model
 from ser_cli.recipe import load_recipe

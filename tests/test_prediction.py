@@ -277,7 +277,7 @@ def test_the_list_is_taken_no_faster_than_it_is_classified(run_folder, clips):
         labels = ("a", "b")
         exact_under_padding = True
 
-        def probabilities(self, waveforms):
+        def probabilities(self, waveforms, texts, offsets):
             return np.tile([0.25, 0.75], (len(waveforms), 1))
 
     taken = 0
@@ -300,7 +300,7 @@ def test_answers_keep_the_order_of_the_list_whatever_the_lengths(clips):
         labels = ("short", "long")
         exact_under_padding = True
 
-        def probabilities(self, waveforms):
+        def probabilities(self, waveforms, texts, offsets):
             assert len(waveforms) <= 4
             return np.array([[1 - len(w) / 1e6, len(w) / 1e6] for w in waveforms])
 

@@ -1,12 +1,15 @@
 """What a study came to, for people: tables, sentences, a picture and pages."""
 
 from collections import Counter
+from collections.abc import Sequence
 
-from ser_cli.ablation.grids import Component
+from ser_cli.ablation.grids import Component, GridCell
+from ser_cli.ablation.nested import nested_section
 from ser_cli.ablation.scores import TITLES, CellScores, StudyScores, score_study
 from ser_cli.ablation.studies import STUDY_LOCK, Study
 from ser_cli.errors import count_of
 from ser_cli.evaluation.intervals import FEW_SPEAKERS, LEVEL, RESAMPLES
+from ser_cli.evaluation.normalization import CAPTION, Normalization
 from ser_cli.evaluation.pages import Picture, Report, Section
 from ser_cli.evaluation.reports import SELECTION_SENTENCES, write_files
 from ser_cli.evaluation.tables import Column, Table, Value
@@ -42,7 +45,8 @@ def rates_table(found: StudyScores) -> Table:
         rows.append((str(entry.cell.number), entry.cell.name, *marks, done, *figures))
     seeds = sorted({run.seed for run in found.study.runs})
     over = f"folds and {count_of(len(seeds), 'seed')}" if len(seeds) > 1 else "folds"
-    return Table("ablation", f"Mean and sample standard deviation over {over}", tuple(columns), tuple(rows))
+    title = f"Mean and sample standard deviation over {over}{_normalized_caption(found)}"
+    return Table("ablation", title, tuple(columns), tuple(rows))
 
 
 def _mark(entry: CellScores, component: Component) -> str:
@@ -84,6 +88,7 @@ def study_differences(found: StudyScores) -> Table:
             )
         rows.append((str(entry.cell.number), entry.cell.name, *figures))
     title = f"Difference to {grid.reference.name} in percentage points, pooled clips, with its 95 % interval"
+    title += _normalized_caption(found)
     return Table("differences", title, tuple(columns), tuple(rows))
 
 
@@ -97,6 +102,7 @@ def study_sentences(found: StudyScores) -> list[str]:
         f"Grid {grid.name}: {grid.title}. Recipe {grid.recipe_name}, {study.plan.corpus.name}, protocol"
         f" {study.plan.protocol.name} (hash {study.plan.protocol.hash[:12]}).",
         *([f"The paper's figures: {grid.source}."] if grid.source else []),
+        *_normalization_sentences(found),
         *([f"Done so far: {_folds_done(found)}."] if _folds_done(found) else []),
         *(
             [f"Intervals: {100 * LEVEL:.0f} % paired percentile bootstrap, {RESAMPLES:,} resamples of {drawn}"
@@ -106,6 +112,33 @@ def study_sentences(found: StudyScores) -> list[str]:
         *(f"Not in this grid: {sentence}" for sentence in grid.left_out),
     ]  # fmt: skip
     return sentences
+
+
+def _normalized_cells(found: StudyScores) -> list[GridCell]:
+    """The cells whose figures rest on other clips of the tested speakers."""
+    return [entry.cell for entry in found.cells if entry.cell.recipe.normalization.by == "speaker"]
+
+
+def _normalization_sentences(found: StudyScores) -> list[str]:
+    """How the cells that are normalised by speaker are, and how many tested speakers have one clip in any."""
+    if not (normalized := _normalized_cells(found)):
+        return []
+    lone = [scores.normalization.lone_speakers for entry in found.cells for _, scores in entry.scores]
+    told, *more = Normalization("speaker", max(lone, default=0)).sentences()
+    if len(normalized) < len(found.cells):
+        told = f"{_numbers(normalized).capitalize()}: {told[0].lower()}{told[1:]}"
+    return [told, *more]
+
+
+def _numbers(cells: Sequence[GridCell]) -> str:
+    return f"cell {', '.join(str(cell.number) for cell in cells)}"
+
+
+def _normalized_caption(found: StudyScores) -> str:
+    """What stands behind the title of a table with rates."""
+    normalized = _normalized_cells(found)
+    which = "" if len(normalized) == len(found.cells) else f"{_numbers(normalized)} "
+    return f"; {which}{CAPTION}" if normalized else ""
 
 
 def _folds_done(found: StudyScores) -> str:
@@ -129,6 +162,13 @@ def study_warnings(found: StudyScores) -> list[str]:
     scored = [scores for entry in found.cells for _, scores in entry.scores]
     if any(scores.selected_by == "test" for scores in scored):
         warnings.append(SELECTION_SENTENCES["test"])
+    normalized = _normalized_cells(found)
+    if 0 < len(normalized) < len(found.cells):
+        warnings.append(
+            f"Normalised by speaker {'is' if len(normalized) == 1 else 'are'} {_numbers(normalized)} alone, which hears"
+            f" tested clips against all unlabelled clips of their speaker. The other cells do not have this"
+            f" information, so a difference to them is no merit of the model alone."
+        )
     everything = {fold for entry in found.cells for fold in entry.done}
     behind = [entry for entry in found.cells if set(entry.done) != everything]
     if behind:
@@ -177,6 +217,7 @@ def describe_study(found: StudyScores) -> Report:
         sections=(
             Section("Cells", "", pictures, (rates_table(found),)),
             Section("Differences", "", (), (study_differences(found),)),
+            nested_section(found),
         ),
         facts=(
             ("grid hash", study.grid.hash),

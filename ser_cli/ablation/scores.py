@@ -115,6 +115,7 @@ class StudyScores:
             "number": cell.number,
             "name": cell.name,
             "changes": cell.changes,
+            "normalized_by": cell.recipe.normalization.by,
             "components": components,
             "tasks_left_out": [
                 {"seed": seed, "fold": fold, "task": task, "reason": reason}

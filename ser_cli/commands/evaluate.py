@@ -125,6 +125,8 @@ def _evaluate_run(
         console.insist(SELECTION_SENTENCES["test"])
     else:
         console.say(SELECTION_SENTENCES[scores.selected_by])
+    for sentence in scores.normalization.sentences():
+        console.say(sentence)
     for change in scores.changes:
         console.insist(f"changed while the run went on: {change}")
     if scores.missing_folds:
@@ -169,14 +171,20 @@ def _write_run_report(
 
 
 def _compare(console: Console, first: Path, second: Path, output: Path | None, *, figures: bool, json: bool) -> None:
-    from ser_cli.evaluation.comparison import compare_runs, comparison_rows, comparison_sentences, describe_comparison
+    from ser_cli.evaluation.comparison import (
+        compare_runs,
+        comparison_rows,
+        comparison_sentences,
+        comparison_warnings,
+        describe_comparison,
+    )
     from ser_cli.runs.directory import Run
 
     found = compare_runs(Run(first), Run(second))
     for sentence in comparison_sentences(found):
         console.say(sentence)
-    if any(scores.selected_by == "test" for scores in found.scores):
-        console.insist("an epoch was chosen on the test side; such figures are too high")
+    for warning in comparison_warnings(found):
+        console.insist(warning)
     describe = functools.partial(describe_comparison, found)
     _write(console, output, describe, found.as_json(), figures=figures)
     if json:
@@ -206,7 +214,7 @@ def _evaluate_elsewhere(
             folder, corpus, device_name=device, batch_size=batch_size, progress=progress
         )
     console.say(f"{folder} on {found.dataset}")
-    for sentence in cross_corpus.mapping_sentences(found):
+    for sentence in (*found.normalization.sentences(found.dataset), *cross_corpus.mapping_sentences(found)):
         console.say(sentence)
     for sentence in cross_corpus.task_sentences(found):
         console.say(sentence)

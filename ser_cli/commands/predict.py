@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +17,10 @@ from ser_cli.errors import SerError, UsageError, count_of
 if TYPE_CHECKING:
     from ser_cli.prediction.answers import Answer
     from ser_cli.prediction.classifiers import OpenedModel
+    from ser_cli.prediction.clips import Windows
+    from ser_cli.prediction.hearing import HeardSpeakers
     from ser_cli.prediction.recordings import Source
-    from ser_cli.prediction.streams import Windows
+    from ser_cli.prediction.speakers import Speakers, SpokenRecordings
     from ser_cli.prediction.transcripts import Transcripts
 
 EXAMPLES = options.examples(
@@ -69,6 +71,14 @@ def predict(
             " start in the working folder, or in that of FILE.",
         ),
     ] = None,
+    speakers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|folder|FILE",
+            help="Who speaks, for a model that hears each recording against others of the same voice: one speaker in"
+            " all, one in each folder, or CSV with columns path and speaker, its paths as those of --texts.",
+        ),
+    ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Take part I of N of the list, for an array of jobs.")
     ] = None,
@@ -95,10 +105,13 @@ def predict(
     `error` and the reason, the others go on, and the exit status is 1.
 
     With --window each recording gets one line per window, with its start and end in seconds, whatever its length.
+
+    A model that normalises by speaker needs --speakers: it hears all recordings once before it says anything of them.
     """
     console = Console(quiet, verbose)
     windows = _check(audio or [], window, hop, export, output)
     from ser_cli.prediction.recordings import list_recordings, parse_shard
+    from ser_cli.prediction.speakers import list_spoken
 
     part = parse_shard(shard) if shard else None
     if output is not None and output.is_dir():
@@ -116,8 +129,10 @@ def predict(
         return
     _say_model(console, opened)
     transcripts = _transcripts(opened, model, texts)
-    view = _Writer(console, opened, windows, transcripts, json=json, header=header)
-    sources = list_recordings(audio or [], part)
+    told = _speakers(opened, model, speakers)
+    spoken = list_spoken(told, list_recordings(audio or []), part) if told else None
+    sources = iter(spoken.part) if spoken else list_recordings(audio or [], part)
+    view = _Writer(console, opened, windows, transcripts, spoken, json=json, header=header)
     try:
         if output is None:
             failed, done = view.to_stdout(sources, batch_size)
@@ -155,7 +170,7 @@ def _check(
     for name, value in (("--window", window), ("--hop", hop)):
         if not 0.025 <= value <= 120:
             raise UsageError(f"{name} {value}: expected seconds from 0.025 to 120, such as --window 4 --hop 1")
-    from ser_cli.prediction.streams import Windows
+    from ser_cli.prediction.clips import Windows
 
     return Windows(window, hop)
 
@@ -178,6 +193,26 @@ def _transcripts(opened: "OpenedModel", model: str, path: Path | None) -> "Trans
     from ser_cli.prediction.transcripts import read_transcripts
 
     return read_transcripts(path)
+
+
+def _speakers(opened: "OpenedModel", model: str, told: str | None) -> "Speakers | None":
+    """Who speaks, where the model hears each recording against others of the same voice.
+
+    Raises:
+        UsageError: it does and nothing is told, or it does not and something is.
+    """
+    from ser_cli.prediction.speakers import WAYS, read_speakers
+
+    if told is None and opened.classifier.normalizes_by_speaker:
+        raise UsageError(
+            f"--model {model}: it hears each recording against others of the same voice, and does not know who speaks\n"
+            f"  say it with --speakers: {WAYS}"
+        )
+    if told is None:
+        return None
+    if not opened.classifier.normalizes_by_speaker:
+        raise UsageError(f"--speakers {told}: the model {model} hears each recording on its own; leave it out")
+    return read_speakers(told)
 
 
 def _say_model(console: Console, opened: "OpenedModel") -> None:
@@ -213,11 +248,13 @@ class _Writer:
         opened: "OpenedModel",
         windows: "Windows | None",
         transcripts: "Transcripts | None",
+        spoken: "SpokenRecordings | None",
         *,
         json: bool,
         header: bool,
     ) -> None:
-        self.console, self.opened, self.windows, self.transcripts = console, opened, windows, transcripts
+        self.console, self.opened, self.windows = console, opened, windows
+        self.transcripts, self.spoken = transcripts, spoken
         self.json, self.header = json, header and not json
 
     def to_stdout(self, sources: "Iterator[Source]", batch_size: int) -> tuple[int, int]:
@@ -249,6 +286,7 @@ class _Writer:
             "window_s": cut.window_s if cut else None,
             "hop_s": cut.hop_s if cut else None,
             **({"texts": self.transcripts.hash} if self.transcripts else {}),
+            **({"speakers": self.spoken.hash} if self.spoken else {}),
         }
         with AnswerFile(output, facts).open(force=force) as file:
             earlier = Resumption(file, json_lines=self.json, windows=cut is not None, header=self.header)
@@ -280,6 +318,10 @@ class _Writer:
     ) -> tuple[int, int]:
         from ser_cli.prediction.streams import predict_recordings
 
+        heard = None
+        if self.spoken is not None:
+            left = tuple(sources)
+            heard, sources = self._hear(self.spoken, left, batch_size), iter(left)
         before, began, told = done, time.monotonic(), time.monotonic()
         previous: Answer | None = None
         answers = predict_recordings(
@@ -288,6 +330,7 @@ class _Writer:
             batch_size=batch_size,
             windows=self.windows,
             transcripts=self.transcripts,
+            heard=heard,
         )
         for answer in answers:
             write(answer)
@@ -298,6 +341,44 @@ class _Writer:
                 told = now
                 self.console.say(f"{count_of(done, 'recording')}, {(done - before) / (now - began):.1f} per second")
         return failed, done
+
+    def _hear(self, spoken: "SpokenRecordings", sources: "Sequence[Source]", batch_size: int) -> "HeardSpeakers | None":
+        """What the speakers of some recordings have in common; nothing where nothing is left to be said."""
+        from ser_cli.prediction.classifiers import Ensemble
+        from ser_cli.prediction.hearing import hear
+
+        ensemble, to_hear = self.opened.classifier, spoken.to_hear(sources)
+        assert isinstance(ensemble, Ensemble)
+        if not to_hear:
+            return None
+        told = time.monotonic()
+
+        def say(done: int) -> None:
+            nonlocal told
+            if (now := time.monotonic()) - told > TOLD_EVERY_S:
+                told = now
+                self.console.say(f"heard {done:,} of {count_of(len(to_hear), 'recording')}")
+
+        heard = hear(
+            ensemble,
+            to_hear,
+            spoken.speakers.of,
+            batch_size=batch_size,
+            windows=self.windows,
+            transcripts=self.transcripts,
+            progress=say,
+        )
+        self.console.say(
+            f"heard {count_of(heard.recordings, 'recording')} of {count_of(int((heard.clips > 0).sum()), 'speaker')};"
+            f" each answer is relative to the recordings of its own speaker"
+        )
+        if alone := int((heard.clips == 1).sum()):
+            self.console.warn(
+                f"{count_of(alone, 'speaker')} with one recording alone: it is heard half against itself and half"
+                f" against the voices that the model was trained on; give more recordings of a speaker where there are"
+                f" any"
+            )
+        return heard
 
 
 def _continues(answer: "Answer", previous: "Answer") -> bool:

@@ -28,6 +28,13 @@ class Targets(StrEnum):
     SOFT = "soft"
 
 
+class Normalize(StrEnum):
+    """What each clip is heard against."""
+
+    CLIP = "clip"
+    SPEAKER = "speaker"
+
+
 class Selection(StrEnum):
     """How each fold's epoch is chosen."""
 
@@ -66,6 +73,13 @@ def train(
     ] = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
+    normalize: Annotated[
+        Normalize | None,
+        typer.Option(
+            metavar="clip|speaker",
+            help="Hear each clip on its own, or against all unlabelled clips of its speaker (said in every report).",
+        ),
+    ] = None,
     select: Annotated[
         Selection | None,
         typer.Option(
@@ -130,12 +144,13 @@ def train(
         training__epochs=epochs,
         training__batch_size=batch_size,
         training__targets=targets.value if targets else None,
+        normalization__by=normalize.value if normalize else None,
         selection__by=select.value if select else None,
         seed=seed,
     )
     console.detail(f"settings: recipe {name}{'' if recipe else ', the default for this corpus and encoder'}")
     given = {"encoder.name": encoder, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
-    for key, value in {**given, "selection.by": select}.items():
+    for key, value in {**given, "normalization.by": normalize, "selection.by": select}.items():
         if value is not None:
             console.detail(f"  {key} = {value}, from its option")
     for change in set_ or ():
@@ -173,7 +188,14 @@ def train(
         console.say(f"--resume: {folder} holds no run yet; it starts now")
     try:
         with StopSignals() as signals:
-            view = TrainingView(console, len(plan.folds), len(plan.wanted), resolved.training.epochs, signals)
+            view = TrainingView(
+                console,
+                len(plan.folds),
+                len(plan.wanted),
+                resolved.training.epochs,
+                signals,
+                by_speaker=resolved.normalization.by == "speaker",
+            )
             run = cross_validate(
                 plan,
                 folder,
@@ -199,6 +221,8 @@ def train(
 
 
 def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool) -> None:
+    from ser_cli.evaluation.normalization import Normalization
+
     corpus, recipe = plan.corpus, plan.recipe
     speakers = len({utterance.speaker for utterance in corpus.utterances})
     console.say(
@@ -211,6 +235,8 @@ def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool
     console.say(f"labels {chosen}: {', '.join(corpus.labels)}{filtered}{learnt}")
     console.say(f"recipe {plan.recipe_name}, encoder {recipe.encoder.name}, run folder {folder}")
     console.detail(f"run folder {'named by what decides the result' if was_default else 'from --output'}")
+    for sentence in Normalization(recipe.normalization.by).sentences():
+        console.say(sentence)
     for caveat in plan.caveats:
         console.warn(caveat)
     console.detail(f"folds: {plan.protocol.source}")
@@ -252,6 +278,7 @@ def _warn_of_repeated_texts(console: Console, plan: "Plan") -> None:
 
 
 def _say_scores(console: Console, run: "Run") -> None:
+    from ser_cli.evaluation.normalization import CAPTION
     from ser_cli.evaluation.scores import evaluate_run
 
     if not run.done_folds():
@@ -263,10 +290,13 @@ def _say_scores(console: Console, run: "Run") -> None:
         return
     mean, std = scores.mean, scores.std
     spread = {rate: f" ± {100 * value:.1f}" for rate, value in (std or {}).items()}
+    normalized = f", {CAPTION}" if scores.normalization.by_speaker else ""
     console.say(
-        f"mean over {count_of(len(scores.folds), 'fold')}: "
+        f"mean over {count_of(len(scores.folds), 'fold')}{normalized}: "
         + ", ".join(
             f"{title} {100 * mean[rate]:.1f}{spread.get(rate, '')} %"
             for rate, title in (("wa", "WA"), ("ua", "UA"), ("macro_f1", "macro F1"))
         )
     )
+    if scores.normalization.lone_speakers:
+        console.warn(scores.normalization.lone_sentence)

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 class TrainingView:
     """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
 
-    def __init__(self, console: Console, folds: int, wanted: int, epochs: int, signals: StopSignals) -> None:
+    def __init__(
+        self,
+        console: Console,
+        folds: int,
+        wanted: int,
+        epochs: int,
+        signals: StopSignals,
+        *,
+        by_speaker: bool = False,
+    ) -> None:
         """Prepare to show a cross-validation.
 
         Args:
@@ -27,9 +36,13 @@ class TrainingView:
             wanted: folds to be trained now.
             epochs: of each.
             signals: that ask the process to end.
+            by_speaker: tested clips are heard against others of their speaker, which is said with their scores.
         """
+        from ser_cli.evaluation.normalization import CAPTION
+
         self._console = console
         self._signals = signals
+        self._normalized = f", {CAPTION}" if by_speaker else ""
         self._folds = folds
         self._epochs = epochs
         self._epochs_left = epochs * wanted
@@ -131,7 +144,7 @@ class TrainingView:
         """Say how the tested speakers were recognised."""
         self._signals.finishes_steps = False
         self._console.say(
-            f"fold {fold.index}/{self._folds} tested with epoch {epoch}: WA {100 * scores.wa:.1f} %, "
+            f"fold {fold.index}/{self._folds} tested with epoch {epoch}{self._normalized}: WA {100 * scores.wa:.1f} %, "
             f"UA {100 * scores.ua:.1f} %, macro F1 {100 * scores.macro_f1:.1f} %"
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 from ser_cli.errors import RunError, count_of
 from ser_cli.evaluation.breakdown import read_people
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
+from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile
 from ser_cli.evaluation.reports import labels_sentence
 from ser_cli.evaluation.scores import RunScores, evaluate_run, tested_predictions
@@ -59,7 +60,8 @@ class Comparison:
             "protocol_hash": identity.protocol_hash,
             "runs": [
                 {"run": name, "recipe": s.identity.recipe, "encoder": s.identity.encoder, "seed": s.identity.seed,
-                 "selected_by": s.selected_by, "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
+                 "selected_by": s.selected_by, **s.normalization.as_json(),
+                 "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
                 for name, s in zip(self.names, self.scores, strict=True)
             ],
             "folds": [
@@ -154,10 +156,29 @@ def comparison_sentences(found: Comparison) -> list[str]:
         f" {found.only_second:,} by {found.names[1]} alone; p = {_p(found.p_mcnemar)}."
         f" It takes clips as independent; those of one speaker are not, so trust the interval more."
     )
+    first, second = (scores.normalization for scores in found.scores)
+    if first.by == second.by:
+        sentences += first.sentences()
     sentences.append(
         f"Intervals: 95 % paired percentile bootstrap, {RESAMPLES:,} resamples of {found.units:,} {found.resampled}s."
     )
     return sentences
+
+
+def comparison_warnings(found: Comparison) -> list[str]:
+    """What makes one run look better than it is."""
+    warnings = []
+    if any(scores.selected_by == "test" for scores in found.scores):
+        warnings.append("An epoch was chosen on the test side; such figures are too high. See each run's report.")
+    more = [name for name, s in zip(found.names, found.scores, strict=True) if s.normalization.by_speaker]
+    if len(more) == 1:
+        (less,) = set(found.names) - set(more)
+        warnings.append(
+            f"{more[0]} is normalised by speaker and {less} is not: it hears each tested clip against all unlabelled"
+            f" clips of its speaker, the other hears each clip on its own. They do not have the same information, so"
+            f" the difference is no merit of the model alone."
+        )
+    return warnings
 
 
 def differences_table(found: Comparison) -> Table:
@@ -201,8 +222,6 @@ def describe_comparison(found: Comparison, *, pictures: bool) -> Report:
         (str(index), *(getattr(scores, rate) for rate in COMPARED for scores in (a, b)))
         for (index, a), (_, b) in zip(first.folds, second.folds, strict=True)
     )
-    warnings = ["An epoch was chosen on the test side; see each run's report."] if "test" in {
-        first.selected_by, second.selected_by} else []  # fmt: skip
     tiles = [
         Tile(
             f"{TITLES[rate]}, second over first",
@@ -211,16 +230,18 @@ def describe_comparison(found: Comparison, *, pictures: bool) -> Report:
         )
         for rate, d in found.differences.items()
     ]
+    sections = (
+        Section("Difference", "", drawn, (differences_table(found),)),
+        Section("Folds", "", (), (Table("folds", "Each fold, %", tuple(columns), rows),)),
+    )
     tiles.append(Tile("McNemar", f"p = {_p(found.p_mcnemar)}", f"{found.only_first} against {found.only_second} clips"))
     return Report(
         title=f"{found.names[1]} against {found.names[0]}",
         sentences=(*comparison_sentences(found), labels_sentence(first.identity)),
-        warnings=tuple(warnings),
+        warnings=tuple(comparison_warnings(found)),
         tiles=tuple(tiles),
-        sections=(
-            Section("Difference", "", drawn, (differences_table(found),)),
-            Section("Folds", "", (), (Table("folds", "Each fold, %", tuple(columns), rows),)),
-        ),
+        sections=sections if first.normalization.by != second.normalization.by
+        else first.normalization.captioned(sections),
         facts=(
             ("dataset", first.identity.dataset),
             ("protocol", f"{first.identity.protocol}, hash {first.identity.protocol_hash}"),
@@ -232,7 +253,8 @@ def describe_comparison(found: Comparison, *, pictures: bool) -> Report:
 
 def _described(name: str, scores: RunScores) -> str:
     identity = scores.identity
-    return f"{name}: recipe {identity.recipe}, encoder {identity.encoder}, seed {identity.seed}"
+    normalized = f", {CAPTION}" if scores.normalization.by_speaker else ""
+    return f"{name}: recipe {identity.recipe}, encoder {identity.encoder}, seed {identity.seed}{normalized}"
 
 
 def _p(value: float) -> str:

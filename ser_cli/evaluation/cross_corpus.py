@@ -17,6 +17,7 @@ from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import CorpusError, RunError, count_of
 from ser_cli.evaluation.breakdown import Breakdown, Person, break_down
 from ser_cli.evaluation.cross_tasks import score_tasks_on_corpus
+from ser_cli.evaluation.normalization import Normalization, normalization_of
 from ser_cli.evaluation.pages import Report, Section
 from ser_cli.evaluation.reports import breakdown_sections, few_speakers, score_tiles
 from ser_cli.evaluation.scores import RATES
@@ -24,7 +25,7 @@ from ser_cli.evaluation.tables import Column, Table, rate_columns
 from ser_cli.evaluation.tasks import rates_sentence, tasks_table
 from ser_cli.files import read_table, write_atomically
 from ser_cli.metrics import Scores, confusion_matrix, score
-from ser_cli.provenance import read_description, speakers_trained_on
+from ser_cli.provenance import normalized_by, read_description, speakers_trained_on
 from ser_cli.runs.directory import IDENTITY_NAME, Run
 from ser_cli.runs.predictions import PROBABILITY_PREFIX, Prediction
 from ser_cli.tasks.scores import TaskScores
@@ -69,6 +70,8 @@ class CrossScores:
     """Clips of each speaker who was in training of a model that is asked here."""
     tasks: dict[int, TaskScores]
     """Beside emotion, of each fold's model that learnt more."""
+    normalization: Normalization
+    """What the clips are heard against."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -91,6 +94,7 @@ class CrossScores:
             "left_out": self.left_out,
             "outside": [asdict(outside) for outside in self.outside],
             "heard_speakers": self.heard,
+            **self.normalization.as_json(),
             **({"tasks": [{"fold": i, **asdict(scores)} for i, scores in self.tasks.items()]} if self.tasks else {}),
         }
 
@@ -144,6 +148,7 @@ def evaluate_on_corpus(
         left_out=left_out,
         heard=_heard(folder, folders, corpus, ids),
         tasks=score_tasks_on_corpus(folders, corpus, ids, device_name, batch_size),
+        normalization=_normalization(folders, corpus, ids),
     )
 
 
@@ -227,15 +232,18 @@ def describe_cross(found: CrossScores, *, pictures: bool) -> Report:
         title=f"{Path(found.model).resolve().name} on {found.dataset}",
         sentences=(
             f"Trained on {found.trained_on or 'a corpus that the model does not name'}, tested on {found.dataset}.",
+            *found.normalization.sentences(found.dataset),
             *mapping_sentences(found),
             "WA is accuracy, UA the mean recall over the emotions.",
         ),
         warnings=tuple(filter(None, [heard[:1].upper() + heard[1:], *few_speakers(found.breakdown)])),
         tiles=score_tiles(found.breakdown),
-        sections=(
-            Section("Scores", f"Intervals: {found.breakdown.intervals.sentence}.", (), (cross_table(found),)),
-            *_task_sections(found),
-            *breakdown_sections(found.breakdown, pictures=pictures),
+        sections=found.normalization.captioned(
+            (
+                Section("Scores", f"Intervals: {found.breakdown.intervals.sentence}.", (), (cross_table(found),)),
+                *_task_sections(found),
+                *breakdown_sections(found.breakdown, pictures=pictures),
+            )
         ),
         facts=(
             ("model", found.model),
@@ -292,6 +300,13 @@ def _classify(
             progress=told,
         )
     return labels, probabilities, ids, left_out
+
+
+def _normalization(folders: Mapping[int, Path], corpus: PreparedCorpus, ids: Sequence[str]) -> Normalization:
+    """What the models hear the corpus's clips against: all of a speaker, whatever emotion they show."""
+    each = {normalized_by(read_description(folder)) for folder in folders.values()}
+    speakers = {utterance.id: utterance.speaker for utterance in corpus.utterances}
+    return normalization_of("speaker" if "speaker" in each else "clip", ids, speakers)
 
 
 def _usable(corpus: PreparedCorpus, labels: Sequence[str]) -> tuple[list[str], dict[str, int]]:

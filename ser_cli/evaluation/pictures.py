@@ -115,7 +115,7 @@ def attention_picture(
         f"{prediction.id}: share of each frame in the embedding over the waveform; dashed, what every frame would"
         f" have if all had the same.{below}"
     )
-    figure = draw_attention(found.times_s, found.share, title, waveform)
+    figure = draw_attention(found.times_s, found.share, title, found.duration_s, waveform)
     return _render(f"attention-{number}", caption, figure)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import CorpusError, RunError, UsageError, did_you_mean
 from ser_cli.evaluation.breakdown import Breakdown
 from ser_cli.evaluation.intervals import FEW_SPEAKERS
@@ -126,6 +127,7 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
         warnings.append(f"Not done yet: fold {missing}; these figures cover the others.")
     sentences = [
         *([SELECTION_SENTENCES[scores.selected_by]] if scores.selected_by != "test" else []),
+        *scores.normalization.sentences(),
         labels_sentence(identity),
         f"Protocol {identity.protocol} (hash {identity.protocol_hash[:12]}), seed {identity.seed}: {scores.rule}.",
         "WA is accuracy, UA the mean recall over the emotions; std is the sample standard deviation over folds.",
@@ -143,7 +145,7 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
         sentences=tuple(sentences),
         warnings=(*warnings, *few_speakers(breakdown)),
         tiles=score_tiles(breakdown),
-        sections=tuple(sections),
+        sections=scores.normalization.captioned(sections),
         facts=(
             ("run", run.folder.resolve().name),
             ("protocol hash", identity.protocol_hash),
@@ -263,9 +265,8 @@ def _attention_pictures(
         index, prediction = predictions[identity]
         found = stored[index].attention[identity]
         waveform = corpus.waveform(identity) if corpus and identity in corpus.by_id else None
-        # Half a frame more than the last frame's middle: another recording under the same id is not this one.
-        end_s = float(found.times_s[-1] + found.times_s[0])
-        if waveform is not None and abs(len(waveform) / 16_000 - end_s) > 0.002:
+        # Another recording under the same id is not this one.
+        if waveform is not None and abs(len(waveform) / SAMPLE_RATE_HZ - found.duration_s) > 0.002:
             waveform = None
         pictures.append(drawn.attention_picture(number, prediction, found, waveform))
     return tuple(pictures)

@@ -1,6 +1,6 @@
 """Score a run from its predictions on disk: per fold, mean and standard deviation, pooled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -8,9 +8,11 @@ from typing import Any
 
 from ser_cli.errors import RunError
 from ser_cli.evaluation.breakdown import Breakdown, break_down, read_people
+from ser_cli.evaluation.normalization import Normalization, normalization_of
 from ser_cli.evaluation.tasks import RunTaskScores, evaluate_tasks
 from ser_cli.files import read_table
 from ser_cli.metrics import Scores, confusion_matrix, score
+from ser_cli.provenance import DESCRIPTION_NAME, normalized_by, read_description
 from ser_cli.runs.directory import Run, RunIdentity
 from ser_cli.runs.initial_weights import differing_weights, weights_of_folds
 from ser_cli.runs.predictions import Prediction, read_predictions
@@ -34,6 +36,8 @@ class RunScores:
     """Sample standard deviation over the folds (divisor folds - 1); None for a single fold."""
     breakdown: Breakdown
     """All predictions together, taken apart."""
+    normalization: Normalization
+    """What the clips are heard against."""
     changes: tuple[str, ...] = ()
     """What was different when the run was gone on with all the same, or changed between its folds, as sentences."""
     tasks: RunTaskScores | None = None
@@ -74,6 +78,7 @@ class RunScores:
             "targets": self.identity.targets,
             "seed": self.identity.seed,
             "selected_by": self.selected_by,
+            **self.normalization.as_json(),
             "missing_folds": self.missing_folds,
             "changes": list(self.changes),
             **({"tasks": self.tasks.as_json()} if self.tasks else {}),
@@ -97,7 +102,10 @@ def evaluate_run(run: Run) -> RunScores:
     # While some folds are not done, an emotion that only they test is lacking in the pool too.
     everywhere = set.intersection(*(set(facts[index].get("lacking", ())) for index in done))
     rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
-    breakdown = break_down(everything, identity.labels, read_people(run.folds_path), lacking=sorted(everywhere))
+    people = read_people(run.folds_path)
+    breakdown = break_down(everything, identity.labels, people, lacking=sorted(everywhere))
+    by = "speaker" if "speaker" in {_normalized_by(run.fold(i).folder, facts[i]) for i in done} else "clip"
+    speakers = {i: person.speaker for i, person in people.items()}
     return RunScores(
         identity=identity,
         selected_by=facts[done[0]]["selected_by"],
@@ -112,6 +120,7 @@ def evaluate_run(run: Run) -> RunScores:
             *differing_weights(weights_of_folds(run, done)),
         ),
         tasks=evaluate_tasks(run, done, breakdown.pooled.wa),
+        normalization=normalization_of(by, (p.id for p in everything), speakers),
     )
 
 
@@ -151,6 +160,13 @@ def read_history(path: Path) -> dict[str, list[float | None]]:
         return {name: [float(row[name]) if row[name] else None for row in rows] for name in header}
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as a history ({error}); train that fold again") from None
+
+
+def _normalized_by(folder: Path, facts: Mapping[str, Any]) -> str:
+    """What the clips of a fold were heard against; runs of earlier versions tell it in the recipe of their model."""
+    if "normalized_by" not in facts and (folder / DESCRIPTION_NAME).is_file():
+        return normalized_by(read_description(folder))
+    return str(facts.get("normalized_by", "clip"))
 
 
 def _score(predictions: Sequence[Prediction], labels: tuple[str, ...], lacking: Sequence[str]) -> Scores:

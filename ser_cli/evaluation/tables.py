@@ -40,6 +40,11 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
 
+    @property
+    def has_rates(self) -> bool:
+        """Whether it tells how well something was recognised."""
+        return any(column.kind in ("rate", "difference") for column in self.columns)
+
     def cells(self) -> list[tuple[str, ...]]:
         """What people see of each row."""
         return [tuple(_shown(v, c) for v, c in zip(row, self.columns, strict=True)) for row in self.rows]

@@ -14,6 +14,7 @@ def draw_attention(
     times_s: NDArray[np.float32],
     attention: NDArray[np.float32],
     title: str,
+    duration_s: float,
     waveform: NDArray[np.float32] | None = None,
     sample_rate: int = 16_000,
 ) -> Figure:
@@ -23,11 +24,11 @@ def draw_attention(
         times_s: (frames,) middle of each frame in seconds.
         attention: (frames,) weights that sum to 1.
         title: says which clip, what it is and what was predicted.
+        duration_s: of the clip; silence at its ends may have no frames.
         waveform: (samples,) at `sample_rate`; None draws the attention alone.
         sample_rate: in hertz.
     """
     times = np.asarray(times_s, dtype=float)
-    width = float(times[0] * 2) if len(times) else 0.0
     with styled():
         figure = new_figure(8.4, 2.5)
         axes = figure.add_subplot()
@@ -36,7 +37,7 @@ def draw_attention(
             clock, low, high = _envelope(waveform / peak, sample_rate)
             axes.fill_between(clock, low, high, color=MUTED, alpha=0.45, linewidth=0)
         axes.set(ylim=(-1.05, 1.05), yticks=[], xlabel="s")
-        axes.set_xlim(0, times[-1] + width / 2)
+        axes.set_xlim(0, duration_s)
         weights = axes.twinx()
         weights.fill_between(times, 0, 100 * attention, step="mid", color=CONTRAST, alpha=0.22, linewidth=0)
         weights.plot(times, 100 * attention, color=CONTRAST, drawstyle="steps-mid", linewidth=1.4)

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ser_cli.checkpoints import TrainedModel, load_model, refuse_pickles
 from ser_cli.errors import RunError, UsageError
@@ -34,8 +35,23 @@ class Classifier(Protocol):
     def reads_texts(self) -> bool:
         """Whether it needs to be told what the clips say."""
 
-    def probabilities(self, waveforms: list[NDArray[np.float32]], texts: Sequence[str] = ()) -> NDArray[np.float64]:
-        """(batch, classes) of waveforms at 16 kHz, and of what is said in them where it is read."""
+    @property
+    def normalizes_by_speaker(self) -> bool:
+        """Whether it needs to hear other clips of each speaker first."""
+
+    def probabilities(
+        self,
+        waveforms: list[NDArray[np.float32]],
+        texts: Sequence[str] = (),
+        offsets: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float64]:
+        """(batch, classes) of waveforms at 16 kHz.
+
+        Args:
+            waveforms: the clips.
+            texts: what is said in them, where it is read.
+            offsets: (batch, embedding_dim) what their speakers have in common, where it is subtracted.
+        """
 
 
 @dataclass(frozen=True)
@@ -59,18 +75,78 @@ class Ensemble:
         """Whether a model needs to be told what the clips say."""
         return any(member.model.text is not None for member in self.members)
 
+    @property
+    def normalizes_by_speaker(self) -> bool:
+        """Whether a model needs to hear other clips of each speaker first."""
+        return any(self._widths)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Values of an embedding: those of all models that normalise by speaker, one after the other."""
+        return sum(self._widths)
+
+    @property
+    def _widths(self) -> list[int]:
+        """Of the embeddings of each model; 0 for one that hears each clip on its own."""
+        return [member.model.embedding_dim if member.model.speakers else 0 for member in self.members]
+
     @torch.inference_mode()
-    def probabilities(self, waveforms: list[NDArray[np.float32]], texts: Sequence[str] = ()) -> NDArray[np.float64]:
-        """(batch, classes), the mean over the models."""
+    def probabilities(
+        self,
+        waveforms: list[NDArray[np.float32]],
+        texts: Sequence[str] = (),
+        offsets: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float64]:
+        """(batch, classes), the mean over the models; `offsets` are (batch, embedding_dim)."""
+        padded, lengths = self._padded(waveforms)
+        parts: Sequence[Tensor | None] = [None] * len(self.members)
+        if offsets is not None:
+            parts = torch.from_numpy(offsets).to(padded.device).split(self._widths, dim=1)
+        each = [
+            member.model(padded, lengths, texts=texts, offsets=part).logits.double().softmax(dim=-1)
+            for member, part in zip(self.members, parts, strict=True)
+        ]
+        result: NDArray[np.float64] = torch.stack(each).mean(dim=0).cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def embeddings(self, waveforms: list[NDArray[np.float32]], texts: Sequence[str] = ()) -> NDArray[np.float64]:
+        """(batch, embedding_dim) before anything of a speaker is subtracted."""
+        padded, lengths = self._padded(waveforms)
+        hearing = [member.model for member in self.members if member.model.speakers]
+        each = [model.embed(padded, lengths, texts).cpu().double() for model in hearing]
+        result: NDArray[np.float64] = torch.cat(each, dim=1).numpy()
+        return result
+
+    @torch.inference_mode()
+    def offsets(self, total: NDArray[np.float64], clips: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(speakers, embedding_dim) what is to be subtracted from the embeddings of each speaker's clips.
+
+        Args:
+            total: (speakers, embedding_dim) sum over the embeddings of each speaker.
+            clips: (speakers,) how many they are.
+        """
+        device, counts = self._device, torch.from_numpy(clips)
+        parts = torch.from_numpy(total).float().to(device).split(self._widths, dim=1)
+        each = [
+            member.model.speakers.offset(part, counts.to(device))
+            for member, part in zip(self.members, parts, strict=True)
+            if member.model.speakers
+        ]
+        result: NDArray[np.float32] = torch.cat(each, dim=1).cpu().numpy()
+        return result
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.members[0].model.parameters()).device
+
+    def _padded(self, waveforms: list[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+        """(batch, time) with zeros behind each clip's end, and (batch,) its samples."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
         padded = torch.zeros(len(waveforms), int(lengths.max()))
         for row, waveform in enumerate(waveforms):
             padded[row, : len(waveform)] = torch.from_numpy(waveform)
-        device = next(self.members[0].model.parameters()).device
-        padded, lengths = padded.to(device), lengths.to(device)
-        each = [member.model(padded, lengths, texts=texts).logits.double().softmax(dim=-1) for member in self.members]
-        result: NDArray[np.float64] = torch.stack(each).mean(dim=0).cpu().numpy()
-        return result
+        return padded.to(self._device), lengths.to(self._device)
 
 
 @dataclass(frozen=True)

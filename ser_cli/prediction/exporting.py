@@ -17,6 +17,7 @@ from ser_cli.checkpoints import TrainedModel
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import DependencyError, SerError
 from ser_cli.files import write_atomically
+from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.provenance import PREPROCESSING
 from ser_cli.recipe_settings import VGGISH_ENCODER
 
@@ -37,11 +38,28 @@ class _Probabilities(nn.Module):
         return probabilities
 
 
+class _ProbabilitiesAndEmbeddings(nn.Module):
+    """What the file of a model that normalises by speaker computes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.model(waveforms, lengths, offsets=offsets)
+        return output.logits.softmax(dim=-1), output.embedding + offsets
+
+
 def export_onnx(trained: TrainedModel, path: Path) -> None:
     """Write a model that takes waveforms and lengths and gives probabilities.
 
     Inputs: `waveforms` (batch, time) float32 at 16 kHz, zeros behind each clip's end; `lengths` (batch,) int64 in
     samples. Output: `probabilities` (batch, classes). Labels, preprocessing and provenance stand in the metadata.
+
+    A model that normalises by speaker has one input more, `offsets` (batch, embedding_dim), and one output more,
+    `embeddings` (batch, embedding_dim), which do not depend on the offsets. Recordings are run twice: with any offsets
+    for the embeddings f_1 … f_n of a speaker, and then with (f_1 + … + f_n + c) / (n + 1), where the metadata has c as
+    `speaker_center`.
 
     Args:
         trained: the model.
@@ -59,22 +77,20 @@ def export_onnx(trained: TrainedModel, path: Path) -> None:
     size = sum(p.numel() * p.element_size() for p in trained.model.parameters())
     if size > LARGEST_BYTES:
         raise SerError(f"{path}: the weights take {size / 1e9:.1f} GB; one ONNX file holds 2 GB at most")
-    wrapped = _Probabilities(trained.model.cpu()).eval()
-    # Two clips of unlike length: nothing about the batch may look constant.
-    lengths = torch.tensor([SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * 3 // 4])
-    waveforms = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(0)) * 0.1
-    waveforms[1, lengths[1] :] = 0
-    free = torch.export.Dim.DYNAMIC
+    model = trained.model.cpu()
+    wrapped: nn.Module = _ProbabilitiesAndEmbeddings(model) if model.speakers else _Probabilities(model)
+    inputs, free = _example(model), torch.export.Dim.DYNAMIC
+    changing = {"waveforms": {0: free, 1: free}, "lengths": {0: free}, "offsets": {0: free}}
     try:
         with _quiet():
             program = torch.onnx.export(
-                wrapped,
-                (waveforms, lengths),
+                wrapped.eval(),
+                tuple(inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["waveforms", "lengths"],
-                output_names=["probabilities"],
-                dynamic_shapes=({0: free, 1: free}, {0: free}),
+                input_names=list(inputs),
+                output_names=["probabilities", "embeddings"] if model.speakers else ["probabilities"],
+                dynamic_shapes=tuple(changing[name] for name in inputs),
                 verbose=False,
             )
     except Exception as error:  # the exporter lets through whatever its many passes raise
@@ -85,6 +101,15 @@ def export_onnx(trained: TrainedModel, path: Path) -> None:
         ) from error
     assert program is not None
     _write(program, _metadata(trained), path)
+
+
+def _example(model: EmotionClassifier) -> dict[str, Tensor]:
+    """Inputs by their names: two clips of unlike length, so that nothing about the batch may look constant."""
+    lengths = torch.tensor([SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * 3 // 4])
+    waveforms = torch.randn(2, SAMPLE_RATE_HZ, generator=torch.Generator().manual_seed(0)) * 0.1
+    waveforms[1, lengths[1] :] = 0
+    offsets = {"offsets": torch.zeros(2, model.embedding_dim)} if model.speakers else {}
+    return {"waveforms": waveforms, "lengths": lengths, **offsets}
 
 
 def _require_waveforms_alone(trained: TrainedModel, path: Path) -> None:
@@ -108,6 +133,8 @@ def _metadata(trained: TrainedModel) -> dict[str, str]:
         "weights_sha256": trained.weights_sha256,
         "program": f"ser {__version__}",
     }
+    if trained.model.speakers is not None:
+        told["speaker_center"] = trained.model.speakers.center.tolist()
     if trained.provenance:
         source = trained.provenance
         told |= {

@@ -1,58 +1,13 @@
-"""Classify recordings as they come: decoded ahead in threads, batched by length, answered in order."""
+"""Classify recordings as they come: decoded ahead, batched by length, answered in order."""
 
-import os
-import queue
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ser_cli.data.audio import LONGEST_S, SAMPLE_RATE_HZ, TooLongError, read_recording
-from ser_cli.data.streaming import read_windows
-from ser_cli.errors import AudioError
 from ser_cli.prediction.answers import Answer
 from ser_cli.prediction.classifiers import Classifier
-from ser_cli.prediction.recordings import Missing, Source
+from ser_cli.prediction.clips import Clip, ClipBatch, Windows, clip_sets
+from ser_cli.prediction.hearing import HeardSpeakers
+from ser_cli.prediction.recordings import Source
 from ser_cli.prediction.transcripts import Transcripts
-
-BATCHES_AHEAD = 4
-"""Batches whose clips are sorted by length together, and decoded while others are classified."""
-
-BATCH_S = 240.0
-"""Longest batch, padding included, unless a single clip is longer: bounds the memory of the model."""
-
-SET_S = BATCHES_AHEAD * BATCH_S
-"""Longest set of clips that are sorted together: bounds what is held decoded, however large the batches are."""
-
-DECODED_AHEAD = 16
-"""Clips that wait, decoded, for the next set: enough to keep the threads busy."""
-
-PATIENCE_S = 0.25
-"""How long an incomplete set of clips waits for a next path: a list that is still being written gets answers."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How a long recording is cut."""
-
-    window_s: float
-    hop_s: float
-
-
-@dataclass(frozen=True)
-class _Clip:
-    """Something to classify, or what went wrong with it."""
-
-    path: str
-    waveform: NDArray[np.float32] | None = None
-    start_s: float | None = None
-    end_s: float | None = None
-    error: str = ""
 
 
 def predict_recordings(
@@ -63,141 +18,43 @@ def predict_recordings(
     windows: Windows | None = None,
     threads: int | None = None,
     transcripts: Transcripts | None = None,
+    heard: HeardSpeakers | None = None,
 ) -> Iterator[Answer]:
     """Classify recordings in their order; one that cannot be read becomes an answer with an error.
 
-    Memory is bounded by the batch size, not by the number or (with `windows`) the duration of recordings.
-
     Args:
         classifier: of waveforms.
-        sources: the recordings, taken one after the other while others are classified.
-        batch_size: clips at a time; 1 where the classifier is not exact under padding.
+        sources: see `clip_sets`.
+        batch_size: clips at a time.
         windows: cut each recording into windows and classify these; None classifies it as a whole.
         threads: that decode; None takes up to four.
-        transcripts: for a classifier that reads them; each window of a recording is read with the whole text.
+        transcripts: for a classifier that reads them.
+        heard: for one that normalises by speaker: what `hear` gave of the speakers of these recordings.
     """
-    size = batch_size if classifier.exact_under_padding else 1
-    ahead = BATCHES_AHEAD * batch_size
-    with _Decoder(sources, windows, ahead, threads or min(4, os.cpu_count() or 1)) as decoder:
-        for clips in decoder.sets(batch_size, ahead):
-            yield from _classify(classifier, clips, size, transcripts)
-
-
-class _Decoder:
-    """Decodes ahead in the background, as far as there is room."""
-
-    def __init__(self, sources: Iterable[Source], windows: Windows | None, ahead: int, threads: int) -> None:
-        self.sources, self.windows = sources, windows
-        self.ready: queue.Queue[Any] = queue.Queue(maxsize=min(ahead, DECODED_AHEAD))
-        self.stopped = threading.Event()
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        # A daemon: it may wait for a line of standard input for ever.
-        self.feeder = threading.Thread(target=self._feed, daemon=True)
-
-    def __enter__(self) -> "_Decoder":
-        self.feeder.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        self.pool.shutdown(wait=False, cancel_futures=True)
-
-    def sets(self, first: int, size: int) -> Iterator[list[_Clip]]:
-        """Clips in order, so many at a time; fewer at first, and where the list pauses or ends."""
-        clips: list[_Clip] = []
-        wanted, samples = first, 0
-        while True:
-            try:
-                item = self.ready.get(timeout=PATIENCE_S if clips else None)
-            except queue.Empty:
-                yield clips
-                clips, samples = [], 0
-                continue
-            if item is None or isinstance(item, BaseException):
-                if clips:
-                    yield clips
-                if item is not None:
-                    raise item
-                return
-            clip = item.result() if isinstance(item, Future) else item
-            clips.append(clip)
-            samples += 0 if clip.waveform is None else len(clip.waveform)
-            if len(clips) == wanted or samples >= SET_S * SAMPLE_RATE_HZ:
-                yield clips
-                clips, wanted, samples = [], size, 0
-
-    def _feed(self) -> None:
-        try:
-            for source in self.sources:
-                if isinstance(source, Missing):
-                    self._put(_Clip(source.name, error=source.problem))
-                elif self.windows is None:
-                    # The queue is short and this thread waits for room in it: never more than one clip too many.
-                    self._put(self.pool.submit(_decode, source))
-                else:
-                    for clip in _cut(source, self.windows):
-                        self._put(clip)
-                if self.stopped.is_set():
-                    return
-            self._put(None)
-        except BaseException as error:
-            if not self.stopped.is_set():
-                self._put(error)
-
-    def _put(self, item: object) -> None:
-        while not self.stopped.is_set():
-            try:
-                self.ready.put(item, timeout=0.5)
-                return
-            except queue.Full:
-                continue
-
-
-def _decode(path: str) -> _Clip:
-    try:
-        return _Clip(path, read_recording(path).waveform)
-    except TooLongError as error:
-        # Attention takes memory with the square of the duration.
-        return _Clip(
-            path,
-            error=f"{_without_path(error, path)}, at most {LONGEST_S:.0f} s are classified as a whole;"
-            f" cut it into windows: --window 4 --hop 1",
-        )
-    except AudioError as error:
-        return _Clip(path, error=_without_path(error, path))
-
-
-def _cut(path: str, windows: Windows) -> Iterator[_Clip]:
-    try:
-        for piece in read_windows(Path(path), windows.window_s, windows.hop_s):
-            yield _Clip(path, piece.waveform, piece.start_s, piece.end_s)
-    except AudioError as error:
-        yield _Clip(path, error=_without_path(error, path))
-
-
-def _without_path(error: AudioError, path: str) -> str:
-    return str(error).removeprefix(f"{Path(path)}: ").replace("\n", " ")
+    sets = clip_sets(
+        sources,
+        batch_size=batch_size,
+        exact_under_padding=classifier.exact_under_padding,
+        windows=windows,
+        threads=threads,
+        transcripts=transcripts,
+    )
+    for clips, batches in sets:
+        yield from _classify(classifier, clips, batches, heard)
 
 
 def _classify(
-    classifier: Classifier, clips: list[_Clip], batch_size: int, transcripts: Transcripts | None
+    classifier: Classifier, clips: list[Clip], batches: Iterable[ClipBatch], heard: HeardSpeakers | None
 ) -> Iterator[Answer]:
-    """Answers in the order of the clips, classified in batches of like length."""
-    texts = [transcripts.of(clip.path) for clip in clips] if transcripts else []
-    if transcripts:
-        untold = f"has no text in {transcripts.path}, and the model reads one"
-        clips = [
-            clip if text or clip.waveform is None else _Clip(clip.path, error=untold)
-            for clip, text in zip(clips, texts, strict=True)
-        ]
+    """Answers in the order of the clips."""
     answers: dict[int, Answer] = {
         position: Answer(clip.path, error=clip.error) for position, clip in enumerate(clips) if clip.waveform is None
     }
     told = 0
-    for batch in _batches(clips, batch_size):
-        waveforms = [waveform for position in batch if (waveform := clips[position].waveform) is not None]
-        said = ([texts[position] for position in batch],) if transcripts else ()
-        for position, row in zip(batch, classifier.probabilities(waveforms, *said), strict=True):
+    for batch in batches:
+        offsets = heard.offsets_of([clips[position].path for position in batch.positions]) if heard else None
+        rows = classifier.probabilities(batch.waveforms, batch.texts, offsets)
+        for position, row in zip(batch.positions, rows, strict=True):
             clip = clips[position]
             label = classifier.labels[int(row.argmax())]
             answers[position] = Answer(clip.path, label, tuple(map(float, row)), clip.start_s, clip.end_s)
@@ -207,17 +64,3 @@ def _classify(
     while told in answers:
         yield answers.pop(told)
         told += 1
-
-
-def _batches(clips: list[_Clip], batch_size: int) -> Iterator[list[int]]:
-    """Positions of clips that go through the model together."""
-    lengths = {position: len(clip.waveform) for position, clip in enumerate(clips) if clip.waveform is not None}
-    batch: list[int] = []
-    for position in sorted(lengths, key=lambda position: (lengths[position], position)):
-        padded_s = (len(batch) + 1) * lengths[position] / SAMPLE_RATE_HZ
-        if batch and (len(batch) == batch_size or padded_s > BATCH_S):
-            yield batch
-            batch = []
-        batch.append(position)
-    if batch:
-        yield batch

@@ -27,6 +27,8 @@ from ser_cli.files import read_json, read_json_object, read_text, write_json
 IDENTITY_NAME = "run.json"
 SELECTED_BY = ("validation", "validation_clips", "last", "test")
 """How the epoch of a fold may have been chosen; `validation_clips` are of speakers that are heard in training too."""
+NORMALIZED_BY = ("clip", "speaker")
+"""What the clips of a fold may have been heard against."""
 MAX_FOLDS = 10_000
 """More than any corpus has speakers; a run that claims more is damaged."""
 
@@ -227,6 +229,8 @@ class FoldFolder:
                 raise ValueError(f"selected_by is none of {', '.join(SELECTED_BY)}")
             if not _are_texts(facts.get("lacking", [])):
                 raise ValueError("lacking is no list of labels")
+            if facts.get("normalized_by", "clip") not in NORMALIZED_BY:
+                raise ValueError(f"normalized_by is none of {', '.join(NORMALIZED_BY)}")
         except (OSError, ValueError) as error:
             raise RunError(f"{self.done_path} is damaged ({error}); remove it and train that fold again") from None
         return facts

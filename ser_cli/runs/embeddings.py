@@ -6,36 +6,27 @@ Reading needs NumPy alone; nothing is pickled.
 """
 
 import io
-import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import RunError
 from ser_cli.files import read_bounded, write_atomically
 
-if TYPE_CHECKING:
-    from ser_cli.data.batch_plans import Window
-    from ser_cli.data.folds import Fold
-    from ser_cli.data.store import PreparedCorpus
-    from ser_cli.models.classifier import EmotionClassifier
-
+DURATIONS = "attention_durations_s"
+"""Not in archives of earlier versions, whose frames covered all of each clip."""
 NUMBERS = ("embedding", "attention_times_s", "attention_share")
 ARRAYS = ("ids", "sides", "emotions", "attention_ids", "attention_frames", *NUMBERS)
-"""What the archive holds."""
+"""What every archive holds."""
 
 MAX_BYTES = 4 << 30
 ALWAYS_ALLOWED_BYTES = 64 << 20
 MAX_RATIO = 50
 """Of the unpacked arrays to the archive: numbers of float32 hardly shrink, ids shrink well."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -43,9 +34,12 @@ class FrameAttention:
     """How much each frame of one clip has in its embedding."""
 
     times_s: NDArray[np.float32]
-    """(frames,) middle of each frame; the frames are taken to be spread evenly over the clip."""
+    """(frames,) middle of each frame; the frames are taken to be spread evenly over what the encoder hears of the
+    clip, which may leave out silence at its ends."""
     share: NDArray[np.float32]
     """(frames,), together 1."""
+    duration_s: float
+    """Of the clip."""
 
 
 @dataclass(frozen=True)
@@ -62,82 +56,6 @@ class FoldEmbeddings:
     """Of each tested clip, by id."""
 
 
-def embed_fold(
-    model: "EmotionClassifier",
-    corpus: "PreparedCorpus",
-    fold: "Fold",
-    batch_size: int,
-    progress: Progress = lambda done, total: None,
-    *,
-    max_clip_s: float = math.inf,
-    max_batch_s: float = 0.0,
-) -> FoldEmbeddings:
-    """Run the training and the test side of a fold through its model, nothing mixed or masked.
-
-    A clip that is longer than `max_clip_s` goes through in windows of equal length. Its embedding is the mean of
-    theirs, weighted by their lengths; the shares of their frames are multiplied with the same weights.
-
-    Args:
-        model: put into evaluation mode, and left so.
-        corpus: where the clips are stored.
-        fold: its sides.
-        batch_size: clips at a time; one where the encoder is not exact under padding.
-        progress: told how many clips of how many are done.
-        max_clip_s: infinity takes every clip whole.
-        max_batch_s: longest batch in seconds of audio, padding included; 0 leaves it at `batch_size` clips.
-    """
-    import torch
-
-    from ser_cli.data.batch_plans import plan_evaluation
-    from ser_cli.data.batches import BatchLoader
-    from ser_cli.inference import exact_batch_size, speaker_offsets
-
-    model.eval()
-    device = next(model.parameters()).device
-    batch_size = exact_batch_size(model, batch_size)
-    ids = (*fold.train, *fold.test)
-    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
-    tested = set(fold.test)
-    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
-    rows: dict[str, NDArray[np.float32]] = {}
-    parts: dict[str, dict[int, FrameAttention]] = {}
-    progress(0, len(ids))
-    with torch.inference_mode():
-        for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
-            told = offsets.of(batch.ids) if offsets else None
-            waveforms, lengths = batch.waveforms.to(device), batch.lengths.to(device)
-            output = model(waveforms, lengths, texts=batch.texts, offsets=told)
-            embeddings = output.embedding.float().cpu().numpy()
-            shares = output.attention.float().cpu().numpy()
-            frames = output.frame_mask.sum(dim=1).tolist()
-            for row, clip in enumerate(planned.clips):
-                window = clip.window
-                weight = np.float32(window.samples / corpus.length(window.id))
-                rows[window.id] = rows.get(window.id, np.float32(0)) + weight * embeddings[row]
-                if window.id in tested:
-                    of_window = _attention_of(window, weight * shares[row, : frames[row]])
-                    parts.setdefault(window.id, {})[window.start] = of_window
-            progress(len(rows), len(ids))
-    return FoldEmbeddings(
-        ids=ids,
-        sides=("train",) * len(fold.train) + ("test",) * len(fold.test),
-        emotions=tuple(corpus.by_id[identity].emotion for identity in ids),
-        embedding=np.stack([rows[identity] for identity in ids]),
-        attention={identity: _in_order(parts[identity]) for identity in fold.test},
-    )
-
-
-def _attention_of(window: "Window", share: NDArray[np.float32]) -> FrameAttention:
-    middles = (np.arange(len(share)) + 0.5) * (window.samples / SAMPLE_RATE_HZ) / len(share)
-    return FrameAttention((window.start / SAMPLE_RATE_HZ + middles).astype(np.float32), share)
-
-
-def _in_order(windows: dict[int, FrameAttention]) -> FrameAttention:
-    """One clip's windows, by where they start, put together."""
-    ordered = [windows[start] for start in sorted(windows)]
-    return FrameAttention(_joined([part.times_s for part in ordered]), _joined([part.share for part in ordered]))
-
-
 def write_embeddings(path: Path, embeddings: FoldEmbeddings) -> None:
     """Write `embeddings.npz`, whole or not at all."""
     attention = embeddings.attention
@@ -152,6 +70,7 @@ def write_embeddings(path: Path, embeddings: FoldEmbeddings) -> None:
         attention_frames=np.array([len(clip.share) for clip in attention.values()], dtype=np.int64),
         attention_times_s=_joined([clip.times_s for clip in attention.values()]),
         attention_share=_joined([clip.share for clip in attention.values()]),
+        attention_durations_s=np.array([clip.duration_s for clip in attention.values()], dtype=np.float64),
     )
     write_atomically(path, content.getvalue())
 
@@ -164,22 +83,29 @@ def read_embeddings(path: Path) -> FoldEmbeddings:
     """
     try:
         with np.load(io.BytesIO(_read_archive(path)), allow_pickle=False) as file:
-            held = {name: file[name] for name in ARRAYS}
+            held = {name: file[name] for name in file.files}
         bounds = np.cumsum(held["attention_frames"])[:-1]
         times_s, shares = (np.split(held[name], bounds) for name in ("attention_times_s", "attention_share"))
         names = [str(identity) for identity in held["attention_ids"]]
+        if DURATIONS not in held:
+            held[DURATIONS] = np.array([float(t[0] + t[-1]) for t in times_s if len(names)])
+        durations_s = map(float, held[DURATIONS])
         found = FoldEmbeddings(
             ids=tuple(map(str, held["ids"])),
             sides=tuple(map(str, held["sides"])),
             emotions=tuple(map(str, held["emotions"])),
             embedding=held["embedding"],
-            attention={i: FrameAttention(t, s) for i, t, s in zip(names, times_s, shares, strict=bool(names))},
+            attention={
+                identity: FrameAttention(times, share, duration_s)
+                for identity, times, share, duration_s in zip(names, times_s, shares, durations_s, strict=bool(names))
+            },
         )
         if not len(found.ids) == len(found.sides) == len(found.emotions) == len(found.embedding):
             raise ValueError("its columns differ in length")
-        if found.embedding.ndim != 2 or any(held[name].dtype.kind != "f" for name in NUMBERS):
+        numbers = (*NUMBERS, DURATIONS)
+        if found.embedding.ndim != 2 or any(held[name].dtype.kind != "f" for name in numbers):
             raise ValueError("its arrays are not of the expected shape and kind")
-        if not all(np.isfinite(held[name]).all() for name in NUMBERS) or set(found.sides) - {"train", "test"}:
+        if not all(np.isfinite(held[name]).all() for name in numbers) or set(found.sides) - {"train", "test"}:
             raise ValueError("it holds numbers that are not finite, or sides that do not exist")
         return found
     except Exception as error:  # NumPy and zipfile raise nearly anything at a damaged file
@@ -194,7 +120,8 @@ def _read_archive(path: Path) -> bytes:
     content = read_bounded(path, MAX_BYTES)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
-    if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in ARRAYS):
+    there = sorted(member.filename for member in members)
+    if there not in [sorted(f"{name}.npy" for name in names) for names in (ARRAYS, (*ARRAYS, DURATIONS))]:
         raise ValueError(f"expected the arrays {', '.join(ARRAYS)}")
     unpacked = sum(member.file_size for member in members)
     if unpacked > max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * len(content)):

@@ -72,8 +72,9 @@ def open_or_create_run(
     return run
 
 
-FIXED_SETTINGS = ("selection.by",)
-"""Of the recipe: what cannot change either, since epochs that were judged by one rule say nothing under another."""
+FIXED_SETTINGS = {"selection.by": None, "normalization.by": "clip"}
+"""Of the recipe: what cannot change either, and what recipes that do not tell it had. Epochs that were judged by one
+rule say nothing under another, and folds that had different information cannot be averaged."""
 MAY_CHANGE = frozenset({"recipe", "recipe_hash", "manifest_hash"})
 """Of a run's identity: what `--resume-anyway` goes on over. The rest decides who is tested and on what."""
 
@@ -98,7 +99,7 @@ def _change_run(
         ]
     fixed = [key for key in keys if key not in MAY_CHANGE]
     if "recipe_hash" in keys:
-        fixed += [key for key in FIXED_SETTINGS if before.get(key) != settings.get(key)]
+        fixed += [key for key, early in FIXED_SETTINGS.items() if before.get(key, early) != settings.get(key, early)]
     if not changed_anyway or fixed:
         advice = "" if fixed else ", go on with it all the same with --resume-anyway (the report will say so)"
         raise RunError(

@@ -26,10 +26,11 @@ from ser_cli.models.building import build_model, require_weights
 from ser_cli.processes import by_first, number_of_processes, rank, shared_by_first, wait_for_all, were_several_started
 from ser_cli.recipe import Recipe
 from ser_cli.runs.directory import FoldFolder, Run, RunIdentity, flat_settings
-from ser_cli.runs.embeddings import embed_fold, write_embeddings
+from ser_cli.runs.embeddings import write_embeddings
 from ser_cli.runs.environment import write_environment
 from ser_cli.runs.opening import open_or_create_run
 from ser_cli.training.checkpoint_times import Interval
+from ser_cli.training.embedding import embed_fold
 from ser_cli.training.fold import Resuming, train_fold
 from ser_cli.training.folds_held import hold_folds, starting
 from ser_cli.training.observers import TrainingObserver

@@ -312,6 +312,7 @@ class _FoldTraining:
                 "fold": self.fold.index,
                 "epoch": self.progress.chosen,
                 "selected_by": self._selected_by(),
+                "normalized_by": self.recipe.normalization.by,
                 "loss_weights": self.learner.criterion.weights.as_dict(),
                 "loss_weighting": self.recipe.losses.weighting,
                 "clips": {side: len(ids) for side, ids in self.fold.sides},
