@@ -349,3 +349,20 @@ def test_two_processes_learn_and_test_by_speaker(tones):
     again = classify_stored(trained.model, corpus, [row["id"] for row in rows], 8)
     told = [[float(row[f"probability_{label}"]) for label in trained.labels] for row in rows]
     np.testing.assert_allclose(again, told, atol=1e-4)
+
+
+def test_the_second_classifier_learns_in_groups_of_one_speaker_and_is_not_asked_in_the_test(ser, tones):
+    options = ("--folds", 2, *TINY, "--fold", 1, "--set", "losses.speaker_relative=1")
+    trained = ser("train", "--manifest", tones, *options, "--output", "run")
+    assert trained.exit_code == 0, trained.stderr
+    with Path("run/fold-1/history.csv").open(newline="") as file:
+        values = [float(row["speaker_relative"]) for row in csv.DictReader(file)]
+    assert all(0.3 < value < 2.5 for value in values)  # about log 3 before much is learnt
+    facts = json.loads(Path("run/fold-1/done.json").read_text())
+    assert facts["normalized_by"] == "clip"
+    model = load_model(Path("run/fold-1")).model
+    waveforms, lengths = torch.randn(2, 8000), torch.tensor([8000, 6000])
+    before = model(waveforms, lengths).logits
+    with torch.no_grad():
+        model.relative.classifier.weight.zero_()
+    torch.testing.assert_close(model(waveforms, lengths).logits, before)

@@ -110,7 +110,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(override, told):
 @pytest.mark.parametrize("pooling", ["first", "mean", "max", "flam", "attentive_statistics"])
 def test_poolings_mixing_rules_and_losses_combine_freely(pooling, mixing):
     names = list(load_recipe("conformer").losses.weights)
-    assert len(names) == 7
+    assert len(names) == 8
     for name, classifying in product(names, ("kl", "focal", "cross_entropy")):
         weights = {**dict.fromkeys(names, 0.0), classifying: 1.0, name: 0.5}
         overrides = [f"losses.{key}={value}" for key, value in weights.items()]

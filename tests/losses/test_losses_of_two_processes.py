@@ -9,7 +9,7 @@ from ser_cli.losses import LOSS_NAMES, LossWeights, MultiLoss
 from tests.losses.test_multi_loss import SomeOutput, some_output
 from tests.losses.two_processes import found_by_two
 
-READ = ("logits", "embedding", "projection", "projected_frames")
+READ = ("logits", "embedding", "projection", "projected_frames", "relative_logits")
 PARTS = (slice(0, 1), slice(1, 4))
 
 

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -25,6 +25,7 @@ class SomeOutput:
     projected_frames: torch.Tensor
     frame_mask: torch.Tensor
     classifier_input: torch.Tensor
+    relative_logits: torch.Tensor | None
 
 
 DOMINANT = [1, 0, 1, 2]
@@ -42,6 +43,7 @@ def some_output(seed: int = 0) -> tuple[SomeOutput, torch.Tensor]:
         torch.tensor(rng.normal(size=(4, 5, 6))),
         torch.tensor(test_supcon.MASK),
         torch.tensor(np.random.default_rng([seed, 2]).normal(size=(4, 7))),
+        torch.tensor(np.random.default_rng([seed, 3]).normal(size=(4, 3))),
     )
     return output, torch.tensor(targets)
 
@@ -64,6 +66,7 @@ def typed_out(output: SomeOutput, targets: torch.Tensor, gamma: float, temperatu
         "swfc": test_swfc.positives_typed_out(
             output.embedding.numpy(), DOMINANT, [CLASS_WEIGHTS[c] for c in DOMINANT], 0.6, 3.0
         ),
+        "speaker_relative": test_cross_entropy.typed_out(output.relative_logits.numpy(), targets.numpy()),
     }
 
 
@@ -84,7 +87,7 @@ def some_losses(weights: dict[str, float]) -> MultiLoss:
 
 def test_the_total_is_the_weighted_sum_of_the_equations():
     output, targets = some_output()
-    weights = dict(zip(LOSS_NAMES, (0.5, 1.5, 0.01, 0.2, 0.3, 0.4, 0.7), strict=True))
+    weights = dict(zip(LOSS_NAMES, (0.5, 1.5, 0.01, 0.2, 0.3, 0.4, 0.7, 0.6), strict=True))
     losses = some_losses(weights)
     each = losses.each(output, targets)
     expected = typed_out(output, targets, 1.5, 0.3)
@@ -93,7 +96,7 @@ def test_the_total_is_the_weighted_sum_of_the_equations():
     assert losses.total(each).item() == pytest.approx(total, rel=1e-9)
 
 
-@pytest.mark.parametrize("names", [c for size in range(1, 8) for c in combinations(LOSS_NAMES, size)], ids="+".join)
+@pytest.mark.parametrize("names", [c for size in range(1, 9) for c in combinations(LOSS_NAMES, size)], ids="+".join)
 def test_any_losses_can_be_added_up(names):
     output, targets = some_output()
     expected = typed_out(output, targets, 1.5, 0.3)
@@ -108,6 +111,12 @@ def test_swfc_is_read_as_printed_where_that_is_asked_for():
     losses = MultiLoss(3, LossWeights(swfc=1.0), swfc_form="printed", swfc_temperature=0.6, swfc_gamma=3.0)
     expected = test_swfc.printed_typed_out(output.embedding.numpy(), [1.0] * 4, 0.6, 3.0)
     assert losses.each(output, targets)["swfc"].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_speaker_relative_loss_needs_the_speakers():
+    output, targets = some_output()
+    with pytest.raises(ValueError, match="speakers of the batch"):
+        MultiLoss(3, LossWeights(speaker_relative=1.0)).each(replace(output, relative_logits=None), targets)
 
 
 def test_only_centers_that_a_loss_moves_are_parameters():

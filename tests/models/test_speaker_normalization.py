@@ -90,3 +90,20 @@ def test_a_voice_that_is_the_same_in_all_clips_changes_nothing_but_what_the_cent
         before = plain - model.speakers.offset_in_batch(plain, speakers)
         after = plain + voice - model.speakers.offset_in_batch(plain + voice, speakers)
     torch.testing.assert_close(after - before, (voice / 4).expand(3, -1))
+
+
+def test_the_second_classifier_reads_embeddings_against_those_of_their_speaker_and_only_where_speakers_are_told():
+    model = EmotionClassifier(tiny_conformer(), 3, pooling_heads=4, speaker_relative=True).eval()
+    waveforms, lengths = padded(some_clips())
+    speakers = torch.tensor([4, 1, 4])
+    with torch.no_grad():
+        model.relative.speakers.center.normal_()
+        found = model(waveforms, lengths, speakers=speakers)
+        plain = model(waveforms, lengths)
+    center, embedding = model.relative.speakers.center, plain.embedding
+    shared = (embedding[0] + embedding[2] + center) / 3
+    relative = torch.stack([embedding[0] - shared, (embedding[1] - center) / 2, embedding[2] - shared])
+    classifier = model.relative.classifier
+    torch.testing.assert_close(found.relative_logits, relative @ classifier.weight.T + classifier.bias)
+    assert plain.relative_logits is None
+    torch.testing.assert_close(found.logits, plain.logits)  # the tested classifier hears each clip on its own

@@ -29,6 +29,7 @@ def batch_of(ids: tuple[str, ...], untouched: list[bool], unmixed: list[bool] | 
         ("",) * length,
         torch.tensor(untouched),
         torch.tensor(untouched if unmixed is None else unmixed),
+        torch.arange(length),
     )
 
 
