@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import SMALL
 from tests.test_multi_task import edit, few  # noqa: F401
 
 GRID = """
@@ -38,7 +38,7 @@ def ablate(ser, few):  # noqa: F811
     """Study the grid on a corpus without a text."""
     bare = edit(few, lambda row: {"text": ""})
     Path("tasks.toml").write_text(GRID)
-    command = ["ablate", "--manifest", bare, "--grid", "tasks.toml", "--output", "study", "--folds", 2, *TINY]
+    command = ["ablate", "--manifest", bare, "--grid", "tasks.toml", "--output", "study", "--folds", 2, *SMALL]
     return lambda *options: ser(*command, "--epochs", 1, *options)
 
 

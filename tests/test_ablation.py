@@ -29,7 +29,7 @@ from ser_cli.preparation.sources import list_manifest
 from ser_cli.preparation.whole_corpus import prepare
 from ser_cli.runs.directory import Run
 from ser_cli.runs.locks import hold
-from tests.conftest import TINY, write_tone_corpus
+from tests.conftest import TINY_CELLS, write_tone_corpus
 from tests.runs_on_disk import some_rows, write_run
 
 GRID = """
@@ -50,7 +50,7 @@ name = "eam"
 changes.mixup = { method = "eam", share = 0.25 }
 paper = { wa = "61.5", ua = "62.05" }
 """
-OPTIONS = ("--folds", 2, *TINY, "--epochs", 1)
+OPTIONS = ("--folds", 2, *TINY_CELLS, "--epochs", 1)
 
 
 def write_grid(text: str = GRID, name: str = "rules.toml") -> Path:

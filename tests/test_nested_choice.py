@@ -14,7 +14,7 @@ from ser_cli.ablation.studies import CellRun
 from ser_cli.evaluation.scores import evaluate_run
 from ser_cli.evaluation.tables import as_csv, as_markdown
 from ser_cli.runs.directory import Run
-from tests.conftest import TINY
+from tests.conftest import TINY_CELLS
 from tests.runs_on_disk import some_rows, write_run
 
 SPEAKERS = (["a", "b"], ["c", "d"])
@@ -174,7 +174,17 @@ def test_the_report_of_a_study_shows_the_choice_in_all_its_forms(ser, tones):
         '[[cells]]\nname = "none"\nchanges.mixup.method = "none"\n'
         '[[cells]]\nname = "eam"\nchanges.mixup.method = "eam"\n'
     )
-    options = ("--folds", 2, *TINY, "--epochs", 1, "--set", "selection.validation_speakers=1", "--output", "study")
+    options = (
+        "--folds",
+        2,
+        *TINY_CELLS,
+        "--epochs",
+        1,
+        "--set",
+        "selection.validation_speakers=1",
+        "--output",
+        "study",
+    )
     result = ser("ablate", "--manifest", tones, "--grid", "rules.toml", *options)
     assert result.exit_code == 0, result.stderr
     header, *rows = Path("study/tables/nested.csv").read_text().splitlines()

@@ -17,7 +17,7 @@ from ser_cli.home import corpus_folder
 from ser_cli.inference import classify_stored, speaker_offsets
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.training.embedding import embed_fold
-from tests.conftest import TINY, TONES_HZ, write_tone
+from tests.conftest import TINY, TINY_CELLS, TONES_HZ, write_tone
 from tests.data.stored import stored_corpus
 from tests.models.tiny import tiny_conformer
 from tests.runs_on_disk import some_rows, write_run
@@ -306,7 +306,20 @@ changes.normalization.by = "speaker"
 
 def test_a_study_says_which_cells_know_more(ser, tones):
     Path("rules.toml").write_text(GRID)
-    asked = ("ablate", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--epochs", 1, "--grid", "rules.toml")
+    asked = (
+        "ablate",
+        "--manifest",
+        tones,
+        "--folds",
+        2,
+        "--fold",
+        1,
+        *TINY_CELLS,
+        "--epochs",
+        1,
+        "--grid",
+        "rules.toml",
+    )
     done = ser(*asked, "--output", "study")
     assert done.exit_code == 0, done.stderr
     said = "Cell 2: n" + SAID[1:]
@@ -326,7 +339,20 @@ def test_a_study_says_which_cells_know_more(ser, tones):
 
 def test_all_cells_of_a_study_are_normalised_where_that_is_set_for_all(ser, tones):
     Path("rules.toml").write_text(GRID.replace('changes.normalization.by = "speaker"', "changes.mixup.share = 0.25"))
-    asked = ("ablate", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--epochs", 1, "--grid", "rules.toml")
+    asked = (
+        "ablate",
+        "--manifest",
+        tones,
+        "--folds",
+        2,
+        "--fold",
+        1,
+        *TINY_CELLS,
+        "--epochs",
+        1,
+        "--grid",
+        "rules.toml",
+    )
     done = ser(*asked, "--set", "normalization.by=speaker", "--cells", 1, "--output", "study")
     assert done.exit_code == 0, done.stderr
     assert Path("study/report.md").read_text().count(SAID) == 1
