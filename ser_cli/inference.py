@@ -1,7 +1,7 @@
 """Predictions of a model for stored clips: of their emotion, and of the tasks beside it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ser_cli.data.batch_plans import plan_evaluation
-from ser_cli.data.batches import BatchLoader
+from ser_cli.data.batch_plans import PlannedBatch, plan_evaluation
+from ser_cli.data.batches import Batch, BatchLoader
 from ser_cli.data.manifest import is_mixture, speaker_of
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.models.classifier import EmotionClassifier
+from ser_cli.models.classifier import EmotionClassifier, Output
 from ser_cli.runs.predictions import Prediction
 from ser_cli.tasks.outputs import GENDERS, TaskOutputs, known_gender
 from ser_cli.tasks.predictions import TaskPrediction
@@ -59,11 +59,6 @@ def predict_stored(
         )
         for identity, row in zip(ids, probabilities, strict=True)
     )
-
-
-def exact_batch_size(model: EmotionClassifier, batch_size: int) -> int:
-    """Clips at a time: one for an encoder that would let clips in a padded batch change each other's results."""
-    return batch_size if getattr(model.encoder, "exact_under_padding", True) else 1
 
 
 @dataclass(frozen=True)
@@ -130,6 +125,37 @@ def speaker_offsets(
     return SpeakerOffsets({identity: wanted[speaker_of(corpus.by_id[identity])] for identity in ids}, offsets)
 
 
+def hear_stored(
+    model: EmotionClassifier,
+    corpus: PreparedCorpus,
+    ids: Sequence[str],
+    batch_size: int,
+    *,
+    max_clip_s: float = math.inf,
+    max_batch_s: float = 0.0,
+) -> Iterator[tuple[PlannedBatch, Batch, Output]]:
+    """What a model makes of stored clips, batch by batch; the caller is in inference mode.
+
+    Args:
+        model: put into evaluation mode, and left so.
+        corpus: where the clips are stored.
+        ids: the clips.
+        batch_size: clips, or windows of clips, at a time.
+        max_clip_s: see `classify_stored`.
+        max_batch_s: likewise.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    if not getattr(model.encoder, "exact_under_padding", True):
+        batch_size = 1
+    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+    for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
+        heard = batch.to(device)
+        told = offsets.of(batch.ids) if offsets else None
+        yield planned, heard, model(heard.waveforms, heard.lengths, texts=batch.texts, offsets=told)
+
+
 @torch.inference_mode()
 def classify_stored(
     model: EmotionClassifier,
@@ -159,20 +185,12 @@ def classify_stored(
     Raises:
         UsageError: a clip alone is longer than `max_batch_s`.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    batch_size = exact_batch_size(model, batch_size)
-    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
-    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     probabilities: dict[str, NDArray[np.float64]] = {}
     left = {identity: corpus.length(identity) for identity in ids}
     done = 0
-    loader = BatchLoader(corpus, plan, pin_memory=device.type == "cuda")
-    for planned, batch in zip(plan, loader, strict=True):
-        on_device = batch.to(device)
-        told = offsets.of(batch.ids) if offsets else None
-        logits = model(on_device.waveforms, on_device.lengths, texts=batch.texts, offsets=told).logits
-        rows = logits.cpu().double().softmax(dim=-1).numpy()
+    heard = hear_stored(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+    for planned, _, output in heard:
+        rows = output.logits.cpu().double().softmax(dim=-1).numpy()
         for clip, row in zip(planned.clips, rows, strict=True):
             identity = clip.window.id
             # Of a whole clip the share is 1 and its probabilities stay as they are, to the last bit.
@@ -211,17 +229,10 @@ def predict_tasks(
         max_batch_s: likewise.
         progress: called after each batch.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    batch_size = exact_batch_size(model, batch_size)
-    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
-    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     genders = dict.fromkeys(ids, torch.zeros(len(GENDERS), dtype=torch.float64))
     texts: dict[str, dict[int, str]] = {identity: {} for identity in ids}
-    for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
-        on_device = batch.to(device)
-        told = offsets.of(batch.ids) if offsets else None
-        output = model(on_device.waveforms, on_device.lengths, texts=batch.texts, offsets=told)
+    heard = hear_stored(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+    for planned, _, output in heard:
         said = {task: logits.cpu() for task, logits in output.tasks.items()}
         frames = output.frame_mask.sum(dim=1).tolist()
         for row, clip in enumerate(planned.clips):

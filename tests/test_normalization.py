@@ -304,22 +304,14 @@ changes.normalization.by = "speaker"
 """
 
 
+def studying(tones) -> tuple[object, ...]:
+    options = ("--folds", 2, "--fold", 1, *TINY_CELLS, "--epochs", 1, "--grid", "rules.toml")
+    return ("ablate", "--manifest", tones, *options)
+
+
 def test_a_study_says_which_cells_know_more(ser, tones):
     Path("rules.toml").write_text(GRID)
-    asked = (
-        "ablate",
-        "--manifest",
-        tones,
-        "--folds",
-        2,
-        "--fold",
-        1,
-        *TINY_CELLS,
-        "--epochs",
-        1,
-        "--grid",
-        "rules.toml",
-    )
+    asked = studying(tones)
     done = ser(*asked, "--output", "study")
     assert done.exit_code == 0, done.stderr
     said = "Cell 2: n" + SAID[1:]
@@ -339,20 +331,7 @@ def test_a_study_says_which_cells_know_more(ser, tones):
 
 def test_all_cells_of_a_study_are_normalised_where_that_is_set_for_all(ser, tones):
     Path("rules.toml").write_text(GRID.replace('changes.normalization.by = "speaker"', "changes.mixup.share = 0.25"))
-    asked = (
-        "ablate",
-        "--manifest",
-        tones,
-        "--folds",
-        2,
-        "--fold",
-        1,
-        *TINY_CELLS,
-        "--epochs",
-        1,
-        "--grid",
-        "rules.toml",
-    )
+    asked = studying(tones)
     done = ser(*asked, "--set", "normalization.by=speaker", "--cells", 1, "--output", "study")
     assert done.exit_code == 0, done.stderr
     assert Path("study/report.md").read_text().count(SAID) == 1

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
-from ser_cli.data.batch_plans import plan_evaluation
-from ser_cli.data.batches import BatchLoader
 from ser_cli.data.folds import Fold
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.inference import exact_batch_size, speaker_offsets
+from ser_cli.inference import hear_stored
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.runs.embeddings import FoldEmbeddings, FrameAttention
 
@@ -46,24 +44,17 @@ def embed_fold(
         max_clip_s: infinity takes every clip whole.
         max_batch_s: longest batch in seconds of audio, padding included; 0 leaves it at `batch_size` clips.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    batch_size = exact_batch_size(model, batch_size)
     ids = (*fold.train, *fold.test)
-    offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     tested = set(fold.test)
-    plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     rows: dict[str, NDArray[np.float32]] = {}
     parts: dict[str, dict[int, _Frames]] = {}
     progress(0, len(ids))
     with torch.inference_mode():
-        for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
-            told = offsets.of(batch.ids) if offsets else None
-            waveforms, lengths = batch.waveforms.to(device), batch.lengths.to(device)
-            output = model(waveforms, lengths, texts=batch.texts, offsets=told)
+        heard = hear_stored(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+        for planned, batch, output in heard:
             embeddings = output.embedding.float().cpu().numpy()
             shares = output.attention.float().cpu().numpy()
-            starts, samples = _heard_spans(model.encoder, waveforms, lengths)
+            starts, samples = _heard_spans(model.encoder, batch.waveforms, batch.lengths)
             frames = output.frame_mask.sum(dim=1).tolist()
             for row, clip in enumerate(planned.clips):
                 window = clip.window
