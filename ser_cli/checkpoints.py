@@ -16,6 +16,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.errors import RunError, SerError
 from ser_cli.files import read_bounded, write_atomically, write_json
 from ser_cli.models import vggish
@@ -24,7 +25,6 @@ from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.folders import begins_as_pickle, pickle_in
 from ser_cli.provenance import DESCRIPTION_NAME, PREPROCESSING, Provenance, read_description, read_provenance
 from ser_cli.recipe import Recipe
-from ser_cli.recipe_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.tasks.outputs import TaskOutputs
 
 WEIGHTS_NAME = "model.safetensors"

@@ -15,24 +15,20 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER, ConformerSettings, EncoderSettings, TextSettings
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError, did_you_mean
 from ser_cli.files import read_text
 from ser_cli.recipe_settings import (
-    BUILT_IN_ENCODER,
-    VGGISH_ENCODER,
-    ConformerSettings,
-    EncoderSettings,
     HeadSettings,
     LossSettings,
     MixupSettings,
     NormalizationSettings,
     OptimizerSettings,
     PoolingSettings,
-    Section,
     SelectionSettings,
-    TextSettings,
     TrainingSettings,
 )
+from ser_cli.settings_section import Section
 from ser_cli.tasks.settings import TaskSettings
 
 MAX_RECIPE_BYTES = 256 << 10

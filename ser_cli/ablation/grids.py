@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError
 from ser_cli.files import read_text
 from ser_cli.recipe import MAX_RECIPE_BYTES, Recipe, load_recipe
-from ser_cli.recipe_settings import Section
+from ser_cli.settings_section import Section
 
 Rate = Literal["wa", "ua", "macro_f1"]
 Name = Annotated[str, Field(pattern=r"^[0-9]*[a-z][a-z0-9_.-]*$", max_length=60)]

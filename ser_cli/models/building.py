@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.conformer import ConformerEncoder
 from ser_cli.models.features import FeatureAugmentation
@@ -16,7 +17,6 @@ from ser_cli.models.projection_dropout import set_projection_dropout
 from ser_cli.models.text import TextEncoder, describe_text, load_text_encoder, restore_text_encoder
 from ser_cli.models.vggish import VGGish, load_vggish, require_weights_file
 from ser_cli.recipe import Recipe
-from ser_cli.recipe_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.tasks.outputs import TaskOutputs
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ser_cli import __version__
 from ser_cli.checkpoints import TrainedModel
 from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.encoder_settings import VGGISH_ENCODER
 from ser_cli.errors import DependencyError, SerError
 from ser_cli.files import write_atomically
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.provenance import PREPROCESSING
-from ser_cli.recipe_settings import VGGISH_ENCODER
 
 OPSET = 18
 LARGEST_BYTES = 2_000_000_000

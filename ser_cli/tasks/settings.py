@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ser_cli.recipe_settings import Section, Width
+from ser_cli.settings_section import Section, Width
 from ser_cli.tasks.outputs import TASKS
 
 

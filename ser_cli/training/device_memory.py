@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
+from ser_cli.encoder_settings import BUILT_IN_ENCODER
 from ser_cli.errors import SerError
 from ser_cli.recipe import Recipe
-from ser_cli.recipe_settings import BUILT_IN_ENCODER
 
 
 class MemoryFullError(SerError):

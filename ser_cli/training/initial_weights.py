@@ -1,12 +1,12 @@
 """The pre-trained weights that a fold starts from, compared with those of the folds that are done."""
 
 from ser_cli.checkpoints import hash_weights
+from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.errors import RunError
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.pretrained import OPTIONAL_WEIGHTS
 from ser_cli.processes import shared_by_first
 from ser_cli.recipe import Recipe
-from ser_cli.recipe_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.runs.directory import FoldFolder, Run
 from ser_cli.runs.initial_weights import differing_weights, weights_of_folds
 

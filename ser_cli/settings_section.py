@@ -1,0 +1,24 @@
+"""What all sections of a recipe are made of: strict, and documented by the text behind each setting."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Width = Annotated[int, Field(ge=1, le=8_192)]
+"""Of a layer: bounded, since a model from elsewhere is built before its weights are compared with it."""
+
+
+class Section(BaseModel):
+    """One section: frozen, nothing unknown, no infinities; the text behind a key is its help."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
