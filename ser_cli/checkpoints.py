@@ -28,7 +28,7 @@ from ser_cli.recipe import Recipe
 from ser_cli.tasks.outputs import TaskOutputs
 
 WEIGHTS_NAME = "model.safetensors"
-FORMAT = 4
+FORMAT = 5
 """Of `model.json`; the first had neither hashes nor provenance. All earlier ones are still read."""
 HEAD_BEFORE_FORMAT_3 = {f"classifier.{name}": f"head.classifier.{name}" for name in ("weight", "bias")}
 
@@ -153,10 +153,13 @@ def load_model(folder: Path) -> TrainedModel:
 
 def _recipe_of(description: dict[str, Any]) -> Any:
     """The recipe that a description tells, with what was not told yet as it then was."""
-    recipe = description["recipe"]
-    if description.get("format", 1) < 4:  # clips were heard with the silence at their ends
-        recipe = {**recipe, "conformer": {**recipe.get("conformer", {}), "trim_db": 0.0, "trim_jitter_db": 0.0}}
-    return recipe
+    recipe, version = description["recipe"], description.get("format", 1)
+    conformer: dict[str, Any] = {}
+    if version < 5:  # what silence is did not follow the noise, and no background was laid behind training clips
+        conformer |= {"trim_over_noise_db": 0.0, "background_share": 0.0}
+    if version < 4:  # clips were heard with the silence at their ends
+        conformer |= {"trim_db": 0.0, "trim_jitter_db": 0.0}
+    return {**recipe, "conformer": {**recipe.get("conformer", {}), **conformer}} if conformer else recipe
 
 
 def _read_weights(folder: Path) -> bytes:
@@ -241,6 +244,7 @@ def _features(recipe: Recipe) -> dict[str, Any]:
         "hop_ms": settings.hop_ms,
         "window_ms": settings.window_ms,
         "trim_db": settings.trim_db,
+        "trim_over_noise_db": settings.trim_over_noise_db,
     }
 
 

@@ -106,6 +106,9 @@ class ConformerSettings(Section):
     """Length of its analysis window."""
     trim_db: Annotated[float, Field(ge=0, le=120)] = 40.0
     """Silence at both ends of a clip is not heard: what lies so far below its loudest moment; 0 keeps clips whole."""
+    trim_over_noise_db: Annotated[float, Field(ge=0, le=60)] = 6.0
+    """Nor is what lies less above the steady noise of the recording, of which at least 18 dB under its loudest moment
+    are heard; 0 asks for no noise."""
     channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (16, 32, 64)
     """Of the convolution blocks; the first two halve time and frequency, the others frequency."""
     dim: Annotated[int, Field(ge=16, le=4_096)] = 128
@@ -132,6 +135,14 @@ class ConformerSettings(Section):
     """Longest stretch that is masked in training (SpecAugment); two are drawn."""
     trim_jitter_db: NotNegative = 10.0
     """Largest change of `trim_db` in training, drawn for each clip: some keep a little silence, some lose soft ends."""
+    background_share: Share = 0.5
+    """Share of the training clips that get white noise, or a babble of other clips, before silence is cut."""
+    background_min_snr_db: float = 12.0
+    """Of a clip's sounding part to this background: least,"""
+    background_max_snr_db: float = 40.0
+    """and most."""
+    background_margin_ms: Annotated[float, Field(ge=0, le=10_000)] = 600.0
+    """Most that stays, background alone, before and behind the sounding part of such a clip."""
     noise_share: Share = 0.5
     """Share of the training clips that get steady noise of a random level and colour."""
     noise_min_snr_db: float = 15.0
@@ -147,6 +158,11 @@ class ConformerSettings(Section):
             raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads}")
         if self.trim_jitter_db > self.trim_db:
             raise ValueError(f"trim_jitter_db {self.trim_jitter_db} must not exceed trim_db {self.trim_db}")
+        if self.background_min_snr_db > self.background_max_snr_db:
+            raise ValueError(
+                f"background_min_snr_db {self.background_min_snr_db} must not exceed background_max_snr_db"
+                f" {self.background_max_snr_db}"
+            )
         if self.noise_min_snr_db > self.noise_max_snr_db:
             raise ValueError(
                 f"noise_min_snr_db {self.noise_min_snr_db} must not exceed noise_max_snr_db {self.noise_max_snr_db}"

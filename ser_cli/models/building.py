@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
+from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER, ConformerSettings
+from ser_cli.models.background import Background
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.conformer import ConformerEncoder
 from ser_cli.models.features import FeatureAugmentation
@@ -167,6 +169,15 @@ def _branches(recipe: Recipe, num_classes: int, tasks: TaskOutputs, embedding_di
     )
 
 
+def _background(settings: ConformerSettings) -> Background:
+    return Background(
+        settings.background_share,
+        settings.background_min_snr_db,
+        settings.background_max_snr_db,
+        round(settings.background_margin_ms * SAMPLE_RATE_HZ / 1000),
+    )
+
+
 def _build_conformer(recipe: Recipe) -> ConformerEncoder:
     settings = recipe.conformer
     return ConformerEncoder(
@@ -174,6 +185,7 @@ def _build_conformer(recipe: Recipe) -> ConformerEncoder:
         hop_ms=settings.hop_ms,
         window_ms=settings.window_ms,
         trim_db=settings.trim_db,
+        over_noise_db=settings.trim_over_noise_db,
         channels=settings.channels,
         dim=settings.dim,
         layers=settings.layers,
@@ -188,6 +200,7 @@ def _build_conformer(recipe: Recipe) -> ConformerEncoder:
             max_masked_bands=settings.max_masked_bands,
             max_masked_frames=round(settings.max_masked_ms / settings.hop_ms),
             trim_jitter_db=settings.trim_jitter_db,
+            background=_background(settings) if settings.background_share else None,
             noise_share=settings.noise_share,
             noise_min_snr_db=settings.noise_min_snr_db,
             noise_max_snr_db=settings.noise_max_snr_db,

@@ -7,6 +7,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ser_cli.models.endpoints import cut_to_spans
 from ser_cli.models.features import FeatureAugmentation, LogMel
 from ser_cli.models.masks import frame_mask, nothing_is_padded
 
@@ -27,6 +28,7 @@ class ConformerEncoder(nn.Module):
         hop_ms: float,
         window_ms: float,
         trim_db: float = 0.0,
+        over_noise_db: float = 0.0,
         channels: tuple[int, ...],
         dim: int,
         layers: int,
@@ -43,6 +45,7 @@ class ConformerEncoder(nn.Module):
             hop_ms: step between frames of the spectrogram.
             window_ms: length of its window.
             trim_db: leading and trailing silence lies so far below the clip's peak; 0 keeps clips whole.
+            over_noise_db: or less above the recording's noise; 0 asks for no noise.
             channels: of each convolution block; the first two halve time and frequency, the others frequency.
             dim: width of the frames that are returned.
             layers: of the Conformer.
@@ -54,7 +57,7 @@ class ConformerEncoder(nn.Module):
         """
         super().__init__()
         self.dim = dim
-        self.log_mel = LogMel(mel_bands, hop_ms, window_ms, trim_db=trim_db)
+        self.log_mel = LogMel(mel_bands, hop_ms, window_ms, trim_db=trim_db, over_noise_db=over_noise_db)
         self.augmentation = augmentation
         blocks: list[nn.Module] = []
         bands, previous = mel_bands, self.log_mel.planes
@@ -115,7 +118,12 @@ class ConformerEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         front, change = self.log_mel, self.augmentation
         limits = change.silence_limits(front.trim_db, len(lengths), generator).to(waveforms.device)
-        power, frames = front.power(waveforms, lengths, limits)
+        start, samples = front.spans(waveforms, lengths, limits)
+        if change.background is not None:
+            waveforms, lengths = change.background(waveforms, start, samples, lengths, generator)
+        elif front.trim_db:
+            waveforms, lengths = cut_to_spans(waveforms, start, samples), samples
+        power, frames = front.power(waveforms, lengths)
         power = change.add_noise(power, frames, front.bank.sum(dim=0), generator)  # type: ignore[operator]
         return change(front.planes_of(power, frames), frames, generator, speakers)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.models.background import Background
 from ser_cli.models.endpoints import cut_to_spans, sounding_spans
 from ser_cli.models.masks import frame_mask
 
@@ -29,7 +30,9 @@ class LogMel(nn.Module):
 
     planes = 2
 
-    def __init__(self, bands: int, hop_ms: float, window_ms: float, *, trim_db: float = 0.0) -> None:
+    def __init__(
+        self, bands: int, hop_ms: float, window_ms: float, *, trim_db: float = 0.0, over_noise_db: float = 0.0
+    ) -> None:
         """Make window and mel bank.
 
         Args:
@@ -37,11 +40,13 @@ class LogMel(nn.Module):
             hop_ms: step between its frames.
             window_ms: length of its window.
             trim_db: silence lies so far below the clip's loudest moment; 0 keeps clips whole.
+            over_noise_db: so is what lies less above the recording's noise; 0 asks for no noise.
         """
         super().__init__()
         self.hop = round(SAMPLE_RATE_HZ * hop_ms / 1000)
         self.window_length = round(SAMPLE_RATE_HZ * window_ms / 1000)
         self.trim_db = trim_db
+        self.over_noise_db = over_noise_db
         self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)
         bank = torchaudio.functional.melscale_fbanks(
             self.window_length // 2 + 1, LOWEST_HZ, HIGHEST_HZ, bands, SAMPLE_RATE_HZ
@@ -64,22 +69,18 @@ class LogMel(nn.Module):
             return torch.zeros_like(lengths), lengths
         if below_peak_db is None:
             below_peak_db = torch.full(lengths.shape, self.trim_db, device=waveforms.device)
-        return sounding_spans(waveforms, lengths, self.hop, below_peak_db)
+        return sounding_spans(waveforms, lengths, self.hop, below_peak_db, self.over_noise_db)
 
     @torch.no_grad()
-    def power(self, waveforms: Tensor, lengths: Tensor, below_peak_db: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def power(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Power in mel bands (batch, frames, bands), 0 in padding, and numbers of frames (batch,).
 
         Args:
-            waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
+            waveforms: (batch, time) at 16 kHz, zeros behind each clip's end; nothing is cut.
             lengths: (batch,) in samples.
-            below_peak_db: see `spans`.
         """
         assert isinstance(self.window, Tensor)
         assert isinstance(self.bank, Tensor)
-        if self.trim_db:
-            start, lengths = self.spans(waveforms, lengths, below_peak_db)
-            waveforms = cut_to_spans(waveforms, start, lengths)
         if torch.compiler.is_exporting():
             real, imaginary = _convolved_spectrum(waveforms.float(), self.window, self.hop)
         else:
@@ -122,6 +123,9 @@ class LogMel(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Spectrograms (batch, 2, frames, bands) and their numbers of frames (batch,); nothing is augmented."""
+        if self.trim_db:
+            start, lengths = self.spans(waveforms, lengths)
+            waveforms = cut_to_spans(waveforms, start, lengths)
         power, frames = self.power(waveforms, lengths)
         return self.planes_of(power, frames), frames
 
@@ -163,6 +167,8 @@ class FeatureAugmentation:
     """Longest masked stretch; two are drawn."""
     trim_jitter_db: float = 0.0
     """Largest change of what counts as silence."""
+    background: Background | None = None
+    """Noise and voices behind the clips; None for silence."""
     noise_share: float = 0.0
     """Share of the clips that get noise."""
     noise_min_snr_db: float = 15.0

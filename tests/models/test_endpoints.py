@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from ser_cli.models.endpoints import MARGIN_BLOCKS, cut_to_spans, sounding_spans
+from ser_cli.models.endpoints import LEAST_RANGE_DB, MARGIN_BLOCKS, STEPS, cut_to_spans, sounding_spans
 from ser_cli.models.features import LogMel
 
 BLOCK = 256
 BEFORE, SOUND, AFTER = 40 * BLOCK, 20 * BLOCK, 30 * BLOCK
-MARGIN = MARGIN_BLOCKS * BLOCK
+STEP = BLOCK // STEPS
+MARGIN = MARGIN_BLOCKS * BLOCK + BLOCK - STEP
+"""Before the first block that is loud enough, which reaches into the tone by no more than a step."""
 LIMIT_DB = 40.0
 
 
@@ -20,8 +22,9 @@ def between_zeros(before: int = BEFORE, after: int = AFTER) -> torch.Tensor:
     return torch.cat([torch.zeros(before), tone(), torch.zeros(after)])
 
 
-def span_of(wave: torch.Tensor, limit_db: float = LIMIT_DB) -> tuple[int, int]:
-    start, samples = sounding_spans(wave[None], torch.tensor([len(wave)]), BLOCK, torch.tensor([limit_db]))
+def span_of(wave: torch.Tensor, limit_db: float = LIMIT_DB, over_noise_db: float = 0.0) -> tuple[int, int]:
+    limits = torch.tensor([limit_db])
+    start, samples = sounding_spans(wave[None], torch.tensor([len(wave)]), BLOCK, limits, over_noise_db)
     return int(start), int(samples)
 
 
@@ -51,10 +54,11 @@ def test_more_or_less_silence_leaves_the_same_samples(before, after):
     torch.testing.assert_close(*kept, rtol=0, atol=0)
 
 
-def test_silence_that_does_not_fill_blocks_moves_the_edges_by_less_than_one_block():
-    start, samples = span_of(between_zeros(BEFORE + 100, AFTER))
-    assert start == BEFORE - MARGIN  # the tone begins inside this block
-    assert start + samples == BEFORE + 100 + SOUND + (BLOCK - 100) + MARGIN
+def test_silence_that_does_not_fill_blocks_shifts_what_is_kept_by_steps_of_a_sixteenth():
+    for silence in range(BEFORE, BEFORE + BLOCK, 40):
+        start, samples = span_of(between_zeros(silence))
+        assert silence - MARGIN - STEP <= start <= silence - MARGIN + STEP
+        assert SOUND + 2 * MARGIN - 2 * STEP <= samples <= SOUND + 2 * MARGIN + 2 * STEP
 
 
 def test_sound_up_to_both_ends_is_kept_whole():
@@ -74,6 +78,33 @@ def test_a_noise_floor_is_cut_where_it_lies_below_the_limit(below_tone_db, is_cu
     wave = between_zeros()
     start, samples = span_of(wave + noise(len(wave), below_tone_db))
     assert (start, samples) == ((BEFORE - MARGIN, SOUND + 2 * MARGIN) if is_cut else (0, len(wave)))
+
+
+@pytest.mark.parametrize("below_tone_db", [12.0, 15.0, 21.0, 39.0, 60.0])
+def test_steady_noise_is_cut_however_loud_up_to_18_db_under_the_tone(below_tone_db):
+    wave = between_zeros()
+    start, samples = span_of(wave + noise(len(wave), below_tone_db), over_noise_db=6.0)
+    if below_tone_db < LEAST_RANGE_DB - 2:  # the loudest of 90 blocks of noise is up to 2 dB over their mean
+        assert (start, samples) == (0, len(wave))
+    else:
+        # Where noise and a little of the tone are 6 dB over the noise, or 40 dB under the tone.
+        assert BEFORE - MARGIN <= start <= BEFORE - MARGIN + 10 * STEP
+        assert BEFORE + SOUND + MARGIN - 10 * STEP <= start + samples <= BEFORE + SOUND + MARGIN
+
+
+def test_a_clip_that_is_as_loud_all_along_is_no_noise():
+    assert span_of(tone(3 * 16_000), over_noise_db=6.0) == (0, 3 * 16_000)
+    assert span_of(noise(3 * 16_000, 0.0), over_noise_db=6.0) == (0, 3 * 16_000)
+
+
+def test_digital_silence_around_a_noisy_recording_hides_its_noise():
+    # The quietest tenth is then no noise at all, and what is heard begins where the recording does.
+    recording = between_zeros()
+    recording = recording + noise(len(recording), 25.0)
+    padded = torch.cat([torch.zeros(BEFORE), recording, torch.zeros(AFTER)])
+    start, samples = span_of(padded, over_noise_db=6.0)
+    assert abs(start - (BEFORE - MARGIN)) <= 2 * STEP
+    assert abs(start + samples - (BEFORE + len(recording) + MARGIN)) <= 2 * STEP
 
 
 def test_silence_within_a_clip_stays():
