@@ -29,7 +29,8 @@ from ser_cli.tasks.outputs import TaskOutputs
 
 WEIGHTS_NAME = "model.safetensors"
 FORMAT = 5
-"""Of `model.json`; the first had neither hashes nor provenance. All earlier ones are still read."""
+"""Of `model.json`; the first had neither hashes nor provenance. All earlier ones are still read; models of the fourth
+begin to hear a clip up to 16 ms earlier or later than they did, as ends of silence are now found to the millisecond."""
 HEAD_BEFORE_FORMAT_3 = {f"classifier.{name}": f"head.classifier.{name}" for name in ("weight", "bias")}
 
 MAX_WEIGHTS_BYTES = 64 << 30
@@ -244,7 +245,7 @@ def _features(recipe: Recipe) -> dict[str, Any]:
         "hop_ms": settings.hop_ms,
         "window_ms": settings.window_ms,
         "trim_db": settings.trim_db,
-        "trim_over_noise_db": settings.trim_over_noise_db,
+        "trim_over_noise_db": settings.trim_over_noise_db if settings.trim_db else 0.0,
     }
 
 

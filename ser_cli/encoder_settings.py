@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ser_cli.settings_section import NotNegative, Section, Share, Width
+from ser_cli.settings_section import NotNegative, Section, Share, SnrDb, Width
 
 BUILT_IN_ENCODER = "conformer"
 """The encoder that is trained from scratch and needs no download."""
@@ -107,8 +107,8 @@ class ConformerSettings(Section):
     trim_db: Annotated[float, Field(ge=0, le=120)] = 40.0
     """Silence at both ends of a clip is not heard: what lies so far below its loudest moment; 0 keeps clips whole."""
     trim_over_noise_db: Annotated[float, Field(ge=0, le=60)] = 6.0
-    """Nor is what lies less above the steady noise of the recording, of which at least 18 dB under its loudest moment
-    are heard; 0 asks for no noise."""
+    """Nor is what lies less than this above the recording's steady noise (its quietest tenth), but for what is within
+    18 dB of the loudest moment; 0 ignores the noise. Without effect where `trim_db` is below 18."""
     channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (16, 32, 64)
     """Of the convolution blocks; the first two halve time and frequency, the others frequency."""
     dim: Annotated[int, Field(ge=16, le=4_096)] = 128
@@ -136,19 +136,21 @@ class ConformerSettings(Section):
     trim_jitter_db: NotNegative = 10.0
     """Largest change of `trim_db` in training, drawn for each clip: some keep a little silence, some lose soft ends."""
     background_share: Share = 0.5
-    """Share of the training clips that get white noise, or a babble of other clips, before silence is cut."""
-    background_min_snr_db: float = 12.0
-    """Of a clip's sounding part to this background: least,"""
-    background_max_snr_db: float = 40.0
-    """and most."""
+    """Share of the training clips that get a background: white noise, or a babble of one to six clips of the batch.
+    Where a clip begins and ends is found before."""
+    background_min_snr_db: SnrDb = 12.0
+    """Lowest ratio of the power of a clip's sounding part to that of its background, in dB."""
+    background_max_snr_db: SnrDb = 40.0
+    """Highest ratio of the power of a clip's sounding part to that of its background, in dB."""
     background_margin_ms: Annotated[float, Field(ge=0, le=10_000)] = 600.0
-    """Most that stays, background alone, before and behind the sounding part of such a clip."""
+    """Longest stretch before and behind the sounding part of such a clip that is kept; on each side half of them keep
+    none. Without effect where `trim_db` is 0."""
     noise_share: Share = 0.5
     """Share of the training clips that get steady noise of a random level and colour."""
-    noise_min_snr_db: float = 15.0
-    """Of a clip's mean power to this noise: least,"""
-    noise_max_snr_db: float = 50.0
-    """and most."""
+    noise_min_snr_db: SnrDb = 15.0
+    """Lowest ratio of a clip's mean power to that of this noise, in dB."""
+    noise_max_snr_db: SnrDb = 50.0
+    """Highest ratio of a clip's mean power to that of this noise, in dB."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ConformerSettings":

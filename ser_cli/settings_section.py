@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+SnrDb = Annotated[float, Field(ge=0, le=120)]
+"""Of a voice to noise, in dB: noise that is louder would need another label."""
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Width = Annotated[int, Field(ge=1, le=8_192)]
 """Of a layer: bounded, since a model from elsewhere is built before its weights are compared with it."""

@@ -169,10 +169,10 @@ def test_a_run_that_normalises_by_speaker_is_measured_on_the_side_that_is_asked_
 
 @pytest.mark.corpus
 def test_loudness_silence_and_noise_change_little_of_what_real_speech_gives(ser):
-    # 10 epochs of the shipped recipe; 4 held-out actors, since of 2 a single clip is up to 1.6 points of UA.
+    # 10 epochs of the shipped recipe; 8 held-out actors, of whom a single clip is 0.2 points of UA, if neutral 0.4.
     source = Path(os.environ["SER_TEST_DATA"]) / "ravdess"
     assert ser("prepare", "--dataset", "ravdess", "--source", source, "-q").exit_code == 0
-    held_out = ("--set", "selection.by=validation", "--set", "selection.validation_speakers=4")
+    held_out = ("--set", "selection.by=validation", "--set", "selection.validation_speakers=8")
     short = ("--epochs", 10, "--set", "optimizer.warmup_epochs=1")
     options = ("--folds", 6, "--fold", 1, "--recipe", "conformer", *short, *held_out, "--device", "cpu", "-q")
     trained = ser("train", "--dataset", "ravdess", *options, "--output", "run")

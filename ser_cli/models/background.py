@@ -1,4 +1,4 @@
-"""Noise and other voices behind training clips, so that a model has heard them before it meets them."""
+"""Noise and voices behind training clips, so that a model has heard them before it meets them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ from torch import Tensor
 from ser_cli.models.endpoints import cut_to_spans
 
 MOST_VOICES = 6
+"""Of more, hardly one can be told from the others: babble comes near to steady noise."""
 
 
 @dataclass(frozen=True)
 class Background:
     """Lays white noise, or a babble of clips of the batch, behind a share of training clips.
 
-    Of such a clip a little of what lies around the voice may stay, filled by the background alone: in noise the ends of
-    a clip are no longer told from it by their level. Labels stay as they are, since what is added is soft.
+    Of such a clip a little of what lies around the voice may stay, with the background: in noise the ends of a clip are
+    no longer told from it by their level. Labels stay as they are, since what is added is soft.
     """
 
     share: float
@@ -59,13 +60,13 @@ class Background:
             else:
                 sound = babble(voices, size, generator)
             snr_db = self.min_snr_db + (self.max_snr_db - self.min_snr_db) * float(level[row])
-            ratio = _power(voices[row]) / _power(sound) * 10 ** (-snr_db / 10)
+            ratio = voices[row].square().mean() / _power(sound) * 10 ** (-snr_db / 10)
             kept[row, :size] += ratio.sqrt() * sound
         return kept, sizes
 
 
 def babble(voices: Sequence[Tensor], size: int, generator: torch.Generator) -> Tensor:
-    """(size,) of one to `MOST_VOICES` voices at once, equally loud, each begun anywhere and repeated.
+    """(size,) of one to `MOST_VOICES` voices at once, each of power 1, begun anywhere and repeated.
 
     Args:
         voices: (samples,) each.

@@ -45,7 +45,7 @@ class ConformerEncoder(nn.Module):
             hop_ms: step between frames of the spectrogram.
             window_ms: length of its window.
             trim_db: leading and trailing silence lies so far below the clip's peak; 0 keeps clips whole.
-            over_noise_db: or less above the recording's noise; 0 asks for no noise.
+            over_noise_db: silence also lies less than this above the recording's noise; 0 ignores the noise.
             channels: of each convolution block; the first two halve time and frequency, the others frequency.
             dim: width of the frames that are returned.
             layers: of the Conformer.

@@ -9,7 +9,7 @@ MARGIN_BLOCKS = 2
 STEPS = 16
 """Places within a block where one may begin: of a clip that is shifted by some silence the same sound is kept."""
 QUIET_SHARE = 10
-"""One in so many blocks of a recording is taken for its noise alone."""
+"""One in so many blocks of a recording is taken to hold its noise alone."""
 LEAST_RANGE_DB = 18.0
 """What is no further below the loudest block is sound, however loud the noise seems."""
 
@@ -21,14 +21,15 @@ def sounding_spans(
 
     Silence is where the mean power of a block lies further below that of the clip's loudest block than a limit, or
     less than another above the recording's steady noise. A quieter copy of a clip has the same span, and so has one
-    with silence added at its ends. A clip that is all zeros is kept whole.
+    with silence added at its ends; where that is more than a tenth of the clip, the noise counts as sound, since the
+    quietest tenth is then none. A clip that is all zeros is kept whole.
 
     Args:
         waveforms: (batch, time), zeros behind each clip's end.
         lengths: (batch,) in samples.
         block: samples over which power is averaged, about; at least `STEPS`.
         below_peak_db: (batch,) the limits below the loudest block.
-        over_noise_db: the limit above the noise; 0 asks for no noise.
+        over_noise_db: the limit above the noise; 0 ignores the noise.
     """
     step = block // STEPS
     block = step * STEPS
@@ -50,7 +51,12 @@ def sounding_spans(
 
 
 def _noise(power: Tensor, blocks: Tensor) -> Tensor:
-    """(batch, 1) power of the quietest blocks, of (batch, time) powers of which the first (batch,) are of the clip."""
+    """(batch, 1) power of the loudest of the quietest tenth of the blocks.
+
+    Args:
+        power: (batch, blocks at most) of each block.
+        blocks: (batch,) how many of them are of the clip.
+    """
     blocks = blocks.clamp(min=1)
     outside = torch.arange(power.shape[1], device=power.device) >= blocks[:, None]
     ordered = power.masked_fill(outside, torch.inf).sort(dim=1).values

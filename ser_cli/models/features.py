@@ -40,7 +40,7 @@ class LogMel(nn.Module):
             hop_ms: step between its frames.
             window_ms: length of its window.
             trim_db: silence lies so far below the clip's loudest moment; 0 keeps clips whole.
-            over_noise_db: so is what lies less above the recording's noise; 0 asks for no noise.
+            over_noise_db: silence is also what lies less than this above the recording's noise; 0 ignores the noise.
         """
         super().__init__()
         self.hop = round(SAMPLE_RATE_HZ * hop_ms / 1000)
@@ -168,7 +168,7 @@ class FeatureAugmentation:
     trim_jitter_db: float = 0.0
     """Largest change of what counts as silence."""
     background: Background | None = None
-    """Noise and voices behind the clips; None for silence."""
+    """Noise and voices behind the clips; None adds none."""
     noise_share: float = 0.0
     """Share of the clips that get noise."""
     noise_min_snr_db: float = 15.0

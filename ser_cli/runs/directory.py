@@ -2,7 +2,7 @@
 
     RUN/
       run.json          what was asked for: dataset, protocol, labels, hashes
-      recipe.toml       the resolved recipe; `--recipe RUN/recipe.toml` repeats it
+      recipe.toml       the resolved recipe; `--recipe RUN/recipe.toml` repeats it in this version
       environment.json  versions, device and command of the process that made the run
       changes.json      what --resume-anyway went on over, where anything was
       protocol.json     which groups each fold tests, where that comes from, and its hash

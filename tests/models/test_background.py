@@ -7,7 +7,9 @@ import torch
 from scipy.stats import kstest, kurtosis
 
 from ser_cli.models.background import MOST_VOICES, Background, babble
+from ser_cli.models.building import build_model
 from ser_cli.models.endpoints import cut_to_spans
+from ser_cli.recipe import load_recipe
 
 CLIPS, LENGTH, START, SOUND = 64, 24_000, 8_000, 8_000
 ALWAYS = Background(share=1.0, min_snr_db=12.0, max_snr_db=40.0, max_margin=4_000)
@@ -113,9 +115,55 @@ def test_voices_of_a_babble_are_equally_loud_repeated_and_up_to_six():
     assert at_once < 20  # 2 of 6 are the same in 17 of 100 draws out of 79, of fewer in less
 
 
-def test_silence_gets_no_background_that_is_heard_and_stays_finite():
+def test_a_voice_of_a_babble_begins_anywhere_and_goes_on_where_it_is():
+    ramp = torch.arange(1, 1_001.0)
+    begins = set()
+    for seed in range(200):
+        sound = babble([ramp], 2_500, torch.Generator().manual_seed(seed)) * ramp.square().mean().sqrt()
+        if abs(float(sound.mean()) - 500) > 100:
+            continue  # more than one voice
+        steps = sound.diff().round().int()
+        assert set(steps.tolist()) == {1, -999}
+        begins.add(round(float(sound[0])))
+    assert len(begins) > 20 and max(begins) - min(begins) > 500
+
+
+def test_silence_stays_silence():
     rows, _ = laid(ALWAYS, torch.zeros(CLIPS, LENGTH))
-    assert float(rows.abs().max()) < 1e-5
+    assert not rows.any()
+
+
+def test_a_clip_of_one_sample_and_a_batch_of_one_are_taken():
+    one = torch.ones(1, 1), torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
+    rows, sizes = ALWAYS(*one, one[2], torch.Generator().manual_seed(0))
+    assert rows.shape == (1, 1) and sizes.tolist() == [1] and bool(rows.isfinite().all())
+
+
+def test_the_settings_of_a_recipe_reach_the_encoder():
+    conformer = {"background_share": 0.25, "background_min_snr_db": 3, "background_max_snr_db": 9}
+    recipe = load_recipe("conformer", [f"conformer.{key}={value}" for key, value in conformer.items()])
+    assert build_model(recipe, 3).encoder.augmentation.background == Background(0.25, 3.0, 9.0, 9_600)  # 600 ms
+    assert (
+        build_model(load_recipe("conformer", ["conformer.background_share=0"]), 3).encoder.augmentation.background
+        is None
+    )
+
+
+def test_the_encoder_lays_it_behind_what_it_learns_from_alone():
+    # One clip of which half is silence: with a background and margins it grows, and its silent half is silent no more.
+    off = ["max_time_warp", "max_frequency_warp", "max_masked_bands", "max_masked_ms", "noise_share", "trim_jitter_db"]
+    plain = [f"conformer.{key}=0" for key in off] + ["conformer.crop_s=10", "conformer.dropout=0"]
+    encoders = {}
+    for share in (0, 1):
+        encoder = build_model(load_recipe("conformer", [*plain, f"conformer.background_share={share}"]), 3).encoder
+        with torch.no_grad():
+            waves, lengths = clips(), torch.full((CLIPS,), LENGTH)
+            _, learnt = encoder(waves, lengths, torch.Generator().manual_seed(0))
+            _, heard = encoder(waves, lengths)
+        encoders[share] = learnt.tolist(), heard.tolist()
+    assert encoders[0][0] == encoders[0][1] == encoders[1][1]
+    longer = [a > b for a, b in zip(encoders[1][0], encoders[1][1], strict=True)]
+    assert CLIPS / 2 < sum(longer) < CLIPS  # three of four have a margin on a side
 
 
 def test_the_same_seed_draws_the_same():

@@ -112,16 +112,19 @@ def test_silence_within_a_clip_stays():
     assert span_of(wave) == (BEFORE - MARGIN, 2 * SOUND + 50 * BLOCK + 2 * MARGIN)
 
 
-def test_clips_of_a_padded_batch_have_the_spans_that_they_have_alone():
-    waves = [between_zeros(), tone(3000), between_zeros(10 * BLOCK, 77)]
+@pytest.mark.parametrize("over_noise_db", [0.0, 6.0])
+def test_clips_of_a_padded_batch_have_the_spans_that_they_have_alone(over_noise_db):
+    noisy = between_zeros()
+    waves = [between_zeros(80 * BLOCK), tone(3000), noisy + noise(len(noisy), 25.0), between_zeros(10 * BLOCK, 77)]
     batch = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
     lengths = torch.tensor([len(wave) for wave in waves])
-    start, samples = sounding_spans(batch, lengths, BLOCK, torch.full((3,), LIMIT_DB))
-    assert list(zip(start.tolist(), samples.tolist(), strict=True)) == [span_of(wave) for wave in waves]
+    start, samples = sounding_spans(batch, lengths, BLOCK, torch.full((4,), LIMIT_DB), over_noise_db)
+    alone = [span_of(wave, over_noise_db=over_noise_db) for wave in waves]
+    assert list(zip(start.tolist(), samples.tolist(), strict=True)) == alone
+    assert (alone[2] == (0, len(noisy))) == (over_noise_db == 0)
     kept = cut_to_spans(batch, start, samples)
-    assert kept.shape == (3, int(samples.max()))
-    for row, wave in enumerate(waves):
-        first, count = span_of(wave)
+    assert kept.shape == (4, int(samples.max()))
+    for row, (wave, (first, count)) in enumerate(zip(waves, alone, strict=True)):
         torch.testing.assert_close(kept[row, :count], wave[first : first + count], rtol=0, atol=0)
         assert not kept[row, count:].any()
 
