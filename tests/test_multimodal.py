@@ -320,6 +320,23 @@ def test_each_window_of_a_recording_is_read_with_its_whole_text(ser, tones, read
         assert one["probabilities"] != other["probabilities"]
 
 
+def test_a_model_that_reads_and_hears_clips_against_their_speakers_says_what_its_run_said(ser, tones, networks):
+    trained = ser(*train(tones, networks, "--fold", 1, "--normalize", "speaker", "--output", "run", recipe="3m-ser"))
+    assert trained.exit_code == 0, trained.stderr
+    texts = {row["path"]: row["text"] for row in read_csv(tones)}
+    table = "".join(f"{tones.parent / path},{text}\n" for path, text in texts.items())
+    Path("texts.csv").write_text(f"path,text\n{table}")
+    said = ser("predict", "--model", "run/fold-1", "--speakers", tones, "--texts", "texts.csv", "--json", tones.parent)
+    assert said.exit_code == 0, said.stderr
+    rows = [json.loads(line) for line in said.stdout.splitlines()]
+    told = {Path(row["path"]).relative_to(tones.parent).with_suffix("").as_posix(): row for row in rows}
+    stored = read_csv(Path("run/fold-1/predictions.csv"))
+    assert len(stored) >= 18
+    for row in stored:
+        for label, probability in told[row["id"]]["probabilities"].items():
+            assert probability == pytest.approx(float(row[f"probability_{label}"]), abs=1e-4)
+
+
 def test_a_list_of_answers_is_not_gone_on_with_under_other_texts(ser, tones, reader):
     clip = str(tones.parent / "p1/sad-0.wav")
     for text, code in (("take 1", 0), ("take 1", 0), ("never", 1)):
