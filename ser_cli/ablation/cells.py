@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from ser_cli.ablation.grids import GridCell
 from ser_cli.ablation.studies import CellRun, Study
-from ser_cli.background import repeating
 from ser_cli.devices import choose_device
 from ser_cli.errors import SerError, Stopped
+from ser_cli.repeating import repeating
 from ser_cli.training.checkpoint_times import Interval
 from ser_cli.training.cross_validation import cross_validate
 from ser_cli.training.observers import TrainingObserver

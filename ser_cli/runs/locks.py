@@ -17,9 +17,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ser_cli.background import repeating
 from ser_cli.errors import RunError
 from ser_cli.files import read_bounded, write_json
+from ser_cli.repeating import repeating
 
 SIGN_OF_LIFE_S = 10.0
 """How often a holder touches what it holds."""
