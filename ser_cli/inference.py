@@ -109,18 +109,14 @@ def speaker_offsets(
             (mixtures if is_mixture(utterance) else clips)[row].append(utterance.id)
     heard = [own or mixed for own, mixed in zip(clips, mixtures, strict=True)]
     row_of = {identity: row for row, own in enumerate(heard) for identity in own}
-    device = next(model.parameters()).device
-    plan = plan_evaluation(
-        list(row_of), corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s
-    )
     total = torch.zeros(len(heard), model.embedding_dim, dtype=torch.float64)
-    for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
-        on_device = batch.to(device)
-        embeddings = model.embed(on_device.waveforms, on_device.lengths, batch.texts).cpu().double()
+    for planned, batch in _batches(model, corpus, list(row_of), batch_size, max_clip_s, max_batch_s):
+        embeddings = model.embed(batch.waveforms, batch.lengths, batch.texts).cpu().double()
         shares = torch.tensor([clip.samples / corpus.length(clip.window.id) for clip in planned.clips])
         rows = torch.tensor([row_of[clip.window.id] for clip in planned.clips])
         total.index_add_(0, rows, shares.double()[:, None] * embeddings)
     counts = torch.tensor([len(own) for own in heard])
+    device = model.speakers.center.device
     offsets = model.speakers.offset(total.to(device, torch.float32), counts.to(device))
     return SpeakerOffsets({identity: wanted[speaker_of(corpus.by_id[identity])] for identity in ids}, offsets)
 
@@ -145,15 +141,27 @@ def hear_stored(
         max_batch_s: likewise.
     """
     model.eval()
-    device = next(model.parameters()).device
     if not getattr(model.encoder, "exact_under_padding", True):
         batch_size = 1
     offsets = speaker_offsets(model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
+    for planned, batch in _batches(model, corpus, ids, batch_size, max_clip_s, max_batch_s):
+        told = offsets.of(batch.ids) if offsets else None
+        yield planned, batch, model(batch.waveforms, batch.lengths, texts=batch.texts, offsets=told)
+
+
+def _batches(
+    model: EmotionClassifier,
+    corpus: PreparedCorpus,
+    ids: Sequence[str],
+    batch_size: int,
+    max_clip_s: float,
+    max_batch_s: float,
+) -> Iterator[tuple[PlannedBatch, Batch]]:
+    """Stored clips, batch by batch, on the device of a model."""
+    device = next(model.parameters()).device
     plan = plan_evaluation(ids, corpus.length, batch_size=batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s)
     for planned, batch in zip(plan, BatchLoader(corpus, plan, pin_memory=device.type == "cuda"), strict=True):
-        heard = batch.to(device)
-        told = offsets.of(batch.ids) if offsets else None
-        yield planned, heard, model(heard.waveforms, heard.lengths, texts=batch.texts, offsets=told)
+        yield planned, batch.to(device)
 
 
 @torch.inference_mode()
