@@ -263,9 +263,33 @@ def test_a_study_made_with_another_grid_or_protocol_is_refused_with_what_differs
     assert "  folds: 2 there, 4 asked for\n" in protocol.stderr
     settings = ablate(folder, "--grid", "rules.toml", "--output", "study", "--set", "optimizer.decay=0.5")
     assert "cell 01-none: optimizer.decay: 0.875 there, 0.5 asked for" in settings.stderr
-    seed = ablate(folder, "--grid", "rules.toml", "--output", "study", "--seed", 3)
-    assert "  seed: 0 there, 3 asked for\n" in seed.stderr
     assert (folder / "study/cells/02-eam/seed-0/fold-1/done.json").is_file()
+
+
+def test_each_seed_may_be_a_job_of_its_own_and_all_write_one_report(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    jobs = (("--seed", 3, "--fold", 1), ("--seed", 2, "--fold", 2))
+    for job in jobs:
+        result = ablate(folder, "--grid", "rules.toml", "--output", "each", *job)
+        assert result.exit_code == 0, result.stderr
+    assert "Done so far: fold 2 of 2 with seed 2; fold 1 of 2 with seed 3." in result.stderr
+    assert "Not done yet" not in result.stderr
+    scores = json.loads((folder / "each/scores.json").read_text())
+    none, eam = scores["cells"]
+    assert (scores["seed"], scores["seeds"]) == (2, [2, 3])
+    assert [(row["seed"], row["fold"]) for row in none["folds"]] == [(2, 2), (3, 1)]
+    by_seed = [[Run(folder / f"each/cells/{name}/seed-{seed}") for seed in (2, 3)] for name in ("01-none", "02-eam")]
+    differences = [compare_runs(*runs).differences["ua"].value for runs in zip(*by_seed, strict=True)]
+    assert eam["difference"]["ua"]["value"] == pytest.approx(np.mean(differences))
+    written = (folder / "each/report.md").read_text()
+    for job in jobs:
+        told = ablate(folder, "--grid", "rules.toml", "--output", "each", *job, "--json")
+        assert json.loads(told.stdout) == scores
+        assert (folder / "each/report.md").read_text() == written
+    other = ablate(folder, "--grid", "rules.toml", "--output", "each", "--seed", 2, "--set", "optimizer.decay=0.5")
+    assert "error: each holds another study\n  grid_hash: " in other.stderr
+    assert "seed" not in other.stderr.split("choose another")[0]
 
 
 def test_a_folder_of_something_else_is_left_alone_and_a_damaged_study_is_told(studied):

@@ -93,7 +93,7 @@ class StudyScores:
 
     def as_json(self) -> dict[str, Any]:
         """What `ser ablate --json` prints; rates in [0, 1], the paper's figures in per cent as printed."""
-        grid, identity = self.study.grid, dict(self.study.identity)
+        grid, identity = self.study.grid, self.study.identity(self.study.first_seed)
         del identity["cells"]
         return {
             "study": str(self.study.folder),

@@ -9,8 +9,9 @@ Each cell with each seed is an ordinary run, so that whatever reads runs reads t
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,18 @@ class Study:
     """That are asked for."""
     runs: tuple[CellRun, ...]
     """Of every cell, with each seed that is asked for or lies in the folder."""
+    plan_with: Callable[[int], Plan]
+    """The folds of the reference cell with any seed."""
+
+    @property
+    def first_seed(self) -> int:
+        """The lowest of those that are asked for or lie in the folder, so that all commands write one report."""
+        return min(run.seed for run in self.runs)
 
     @property
     def plan(self) -> Plan:
         """Of the reference cell, with the first seed: what holds for all."""
-        return self.runs_of(self.grid.reference)[0].plan
+        return self.plan_with(self.first_seed)
 
     def runs_of(self, cell: GridCell) -> list[CellRun]:
         """The runs of a cell, by seed; those asked for first."""
@@ -93,17 +101,16 @@ class Study:
         """The runs of some cells with the seeds that are asked for."""
         return [run for cell in cells for run in self.runs_of(cell) if run.seed in self.seeds]
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a study folder is recognised by."""
-        plan = self.plan.identity
+    def identity(self, seed: int) -> dict[str, Any]:
+        """What a study folder is recognised by, whose first seed is this; further seeds may be trained into it."""
+        plan = self.plan_with(seed).identity
         return {
             "dataset": plan.dataset,
             "labels": list(plan.labels),
             "where": list(plan.where),
             "protocol": plan.protocol,
             "folds": plan.folds,
-            "seed": self.seeds[0],
+            "seed": seed,
             "protocol_hash": plan.protocol_hash,
             "folds_hash": plan.folds_hash,
             "manifest_hash": plan.manifest_hash,
@@ -162,7 +169,7 @@ def plan_study(
             int(n) for path in place.glob("seed-*") if (n := path.name[5:]).isdecimal() and int(n) not in asked
         )
         runs += [CellRun(cell, seed, plan(cell, seed), place / f"seed-{seed}") for seed in (*asked, *there)]
-    return Study(folder, grid, asked, tuple(runs))
+    return Study(folder, grid, asked, tuple(runs), partial(plan, grid.reference))
 
 
 def open_study(study: Study, *, force: bool = False) -> None:
@@ -178,7 +185,7 @@ def open_study(study: Study, *, force: bool = False) -> None:
             return
         if (folder / STUDY_NAME).is_file():
             _delete_study(folder)
-        write_json(folder / STUDY_NAME, study.identity)
+        write_json(folder / STUDY_NAME, study.identity(study.seeds[0]))
 
 
 def is_there(study: Study, *, force: bool = False) -> bool:
@@ -196,13 +203,20 @@ def is_there(study: Study, *, force: bool = False) -> bool:
     if not (folder / STUDY_NAME).is_file():
         return False
     there = _read_identity(folder, damaged_too=force)
-    if there != study.identity and not force:
+    wanted = study.identity(_first_seed(there, study.seeds[0]))
+    if there != wanted and not force:
         raise RunError(
             f"{folder} holds another study\n  "
-            + "\n  ".join(_differences(there, study.identity))
+            + "\n  ".join(_differences(there, wanted))
             + "\n  choose another --output, or delete what is there with --force"
         )
-    return there == study.identity
+    return there == wanted
+
+
+def _first_seed(there: dict[str, Any], otherwise: int) -> int:
+    """The seed that a study was begun with; another where its file tells none."""
+    seed = there.get("seed")
+    return seed if type(seed) is int and seed >= 0 else otherwise
 
 
 def _require_own(folder: Path) -> None:

@@ -69,7 +69,9 @@ def ablate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of all cells; may be given several times."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="The first seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="The first seed; a study takes further ones.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Train each cell with so many seeds.")] = 1,
     jobs: Annotated[
         int, typer.Option(min=1, max=1024, metavar="N", help="Cells at once on this machine, each its own process.")
@@ -94,9 +96,9 @@ def ablate(
     and the same command goes on where the last one was stopped. The report has check marks, WA and UA, the paper's
     figures, and paired differences with 95 % intervals; cells that are not done are shown as such.
 
-    On a cluster, submit a job per cell into one study on a shared disk: the same command with --cells N, in any order
-    and at any time. With --jobs, processes share the cores; with OMP_NUM_THREADS=1 each takes one, and the figures are
-    those of one cell after another.
+    On a cluster, submit a job per cell, seed or fold into one study on a shared disk: the same command with --cells N,
+    --seed N or --fold I, in any order and at any time. With --jobs, processes share the cores; with OMP_NUM_THREADS=1
+    each takes one, and the figures are those of one cell after another.
     """
     from ser_cli.ablation.grids import load_grid, overridden
     from ser_cli.training.checkpoint_times import parse_interval
