@@ -101,6 +101,7 @@ def ablate(
     each takes one, and the figures are those of one cell after another.
     """
     from ser_cli.ablation.grids import load_grid, overridden
+    from ser_cli.idle_settings import idle_settings
     from ser_cli.training.checkpoint_times import parse_interval
 
     console = Console(quiet, verbose)
@@ -112,6 +113,8 @@ def ablate(
     keys += [key.replace("__", ".") for key, value in settings.items() if value is not None]
     for key, keeping in overridden(resolved, keys, chosen).items():
         console.warn(f"{key}: cell {', '.join(str(cell.number) for cell in keeping)} sets its own and keeps it")
+    for sentence in idle_settings([cell.recipe for cell in chosen], set_ or ()):
+        console.warn(sentence)
 
     from ser_cli.dependencies import require_working_torch
 

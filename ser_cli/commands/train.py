@@ -1,6 +1,7 @@
 """`ser train`: cross-validate a recipe on a corpus."""
 
 import os
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
+    from ser_cli.recipe import Recipe
     from ser_cli.runs.directory import Run
     from ser_cli.training.cross_validation import Plan
 
@@ -148,13 +150,10 @@ def train(
         selection__by=select.value if select else None,
         seed=seed,
     )
-    console.detail(f"settings: recipe {name}{'' if recipe else ', the default for this corpus and encoder'}")
     given = {"encoder.name": encoder, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
-    for key, value in {**given, "normalization.by": normalize, "selection.by": select}.items():
-        if value is not None:
-            console.detail(f"  {key} = {value}, from its option")
-    for change in set_ or ():
-        console.detail(f"  {change}, from --set")
+    given |= {"normalization.by": normalize, "selection.by": select}
+    source = f"recipe {name}{'' if recipe else ', the default for this corpus and encoder'}"
+    _say_settings(console, source, resolved, given, set_ or ())
 
     from ser_cli.dependencies import require_working_torch
 
@@ -218,6 +217,22 @@ def train(
         console.result_json({"run": str(run.folder), **scores})
     else:
         console.result(str(run.folder))
+
+
+def _say_settings(
+    console: Console, source: str, recipe: "Recipe", given: Mapping[str, object], changes: Sequence[str]
+) -> None:
+    """Where the settings are from, and which of those asked for change nothing."""
+    from ser_cli.idle_settings import idle_settings
+
+    console.detail(f"settings: {source}")
+    for key, value in given.items():
+        if value is not None:
+            console.detail(f"  {key} = {value}, from its option")
+    for change in changes:
+        console.detail(f"  {change}, from --set")
+    for sentence in idle_settings([recipe], changes):
+        console.warn(sentence)
 
 
 def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool) -> None:
