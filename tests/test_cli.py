@@ -84,6 +84,33 @@ def test_a_run_that_cannot_be_leaves_nothing_behind(ser, tones, arguments, code,
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("verb", ["train", "ablate"])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--encoder", "./gone"], "error: encoder ./gone: no such folder\n"),
+        (["--encoder", "empty"], "error: encoder empty: the folder holds no config.json\n"),
+        (["--set", "text.encoder=./gone"], "error: text.encoder ./gone: no such folder\n"),
+        (["--set", "text.encoder=empty"], "with config.json, tokenizer.json and model.safetensors\n"),
+    ],
+)
+def test_a_dry_run_refuses_a_folder_that_holds_no_encoder(ser, tones, verb, arguments, told):
+    Path("empty").mkdir()
+    Path("two.toml").write_text(
+        'title = "two"\nrecipe = "conformer"\nreference = "flam"\n[[cells]]\nname = "flam"\n'
+        '[[cells]]\nname = "mean"\nchanges.pooling.name = "mean"\n'
+    )
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    command = (verb, "--manifest", tones, "--recipe", "conformer", "--folds", 2, "--set", "mixup.method=none")
+    grid = ("--grid", "two.toml") if verb == "ablate" else ()
+    dry = ser(*command, *grid, *arguments, "--output", "run", "--dry-run")
+    assert (dry.exit_code, dry.stdout) == (1, "")
+    assert told in dry.stderr
+    if verb == "train":
+        assert told in ser(*command, *arguments, "--output", "run").stderr
+    assert not Path("run").exists()
+
+
 def test_a_class_missing_from_a_fold_is_named(ser, tmp_path):
     manifest = write_tone_corpus(tmp_path / "few", speakers=4)
     lines = manifest.read_text().splitlines()

@@ -11,12 +11,13 @@ from ser_cli.models.background import Background
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.conformer import ConformerEncoder
 from ser_cli.models.features import FeatureAugmentation
+from ser_cli.models.folders import PREPROCESSOR_NAME, require_folder_or_id
 from ser_cli.models.heads import Head
 from ser_cli.models.layers import FusedEncoder, keep_first_layers
 from ser_cli.models.multi_task import MultiTaskHead
 from ser_cli.models.pretrained import PretrainedEncoder, describe_pretrained, load_pretrained, restore_pretrained
 from ser_cli.models.projection_dropout import set_projection_dropout
-from ser_cli.models.text import TextEncoder, describe_text, load_text_encoder, restore_text_encoder
+from ser_cli.models.text import TOKENIZER_NAME, TextEncoder, describe_text, load_text_encoder, restore_text_encoder
 from ser_cli.models.vggish import VGGish, load_vggish, require_weights_file
 from ser_cli.recipe import Recipe
 from ser_cli.tasks.outputs import TaskOutputs
@@ -55,10 +56,14 @@ def require_weights(recipe: Recipe) -> None:
     """See what can be seen of a recipe's weights without reading them: `build_model` would refuse the same.
 
     Raises:
-        EncoderError: a file that the recipe needs is not named or not there.
+        EncoderError: a file or folder that the recipe needs is not named or not there.
     """
     if recipe.encoder.name == VGGISH_ENCODER:
         require_weights_file(recipe.encoder.weights)
+    elif recipe.encoder.name != BUILT_IN_ENCODER:
+        require_folder_or_id("encoder", recipe.encoder.name, PREPROCESSOR_NAME)
+    if recipe.text.encoder:
+        require_folder_or_id("text.encoder", recipe.text.encoder, TOKENIZER_NAME)
 
 
 def describe_encoder(model: EmotionClassifier) -> dict[str, Any]:

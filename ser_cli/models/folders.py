@@ -13,7 +13,9 @@ from ser_cli.files import path_fault, read_json_object
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json")
+CONFIG_NAME = "config.json"
+PREPROCESSOR_NAME = "preprocessor_config.json"
+CONFIG_NAMES = (CONFIG_NAME, PREPROCESSOR_NAME, "processor_config.json")
 """What transformers reads of an encoder or a classifier of audio besides its weights."""
 
 FEATURE_EXTRACTOR_CLASS = "AutoFeatureExtractor"
@@ -54,6 +56,27 @@ def begins_as_pickle(content: bytes) -> bool:
 def pickle_in(folder: Path) -> Path | None:
     """The first pickle of a folder by its name; nothing is opened."""
     return next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
+
+
+def require_folder_or_id(subject: str, name: str, beside: str) -> None:
+    """See that a name is a folder with a configuration, or may be an id of the hub; nothing is opened.
+
+    Args:
+        subject: what of a recipe has the name, for the message.
+        name: hub id or folder.
+        beside: the file that belongs to configuration and weights, for the message.
+
+    Raises:
+        EncoderError: there is no such folder, or no configuration in it.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not (folder / CONFIG_NAME).is_file():
+        raise EncoderError(
+            f"{subject} {name}: the folder holds no {CONFIG_NAME}\n"
+            f"  give a folder written by save_pretrained, with {CONFIG_NAME}, {beside} and {WEIGHTS_NAME}"
+        )
+    if not folder.is_dir() and (name.count("/") > 1 or name.startswith((".", "~", "/")) or folder.exists()):
+        raise EncoderError(f"{subject} {name}: no such folder\n  give a folder written by save_pretrained, or a hub id")
 
 
 def require_harmless_folder(name: str, beside: str = FEATURE_EXTRACTOR_CLASS) -> None:

@@ -14,8 +14,10 @@ from ser_cli.console import silenced
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import EncoderError, count_of
 from ser_cli.models.folders import (
+    PREPROCESSOR_NAME,
     ask_hub_for,
     refuse_pickle_on_hub,
+    require_folder_or_id,
     require_harmless_config,
     require_harmless_folder,
     require_harmless_on_hub,
@@ -123,7 +125,7 @@ def load_pretrained(name: str) -> PretrainedEncoder:
     from transformers import AutoConfig
 
     quieten_off_a_terminal()
-    _refuse_wrong_folder(name)
+    require_folder_or_id("encoder", name, PREPROCESSOR_NAME)
     try:
         if Path(name).is_dir():
             require_harmless_folder(name)
@@ -272,18 +274,6 @@ def quieten_off_a_terminal() -> None:
     transformers.utils.logging.disable_progress_bar()
     if not sys.stderr.isatty():
         disable_progress_bars()
-
-
-def _refuse_wrong_folder(name: str) -> None:
-    folder = Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise EncoderError(
-            f"encoder {name}: the folder holds no config.json\n"
-            f"  give a folder written by save_pretrained, with config.json, preprocessor_config.json and"
-            f" model.safetensors"
-        )
-    if not folder.is_dir() and (name.count("/") > 1 or name.startswith((".", "~", "/")) or folder.exists()):
-        raise EncoderError(f"encoder {name}: no such folder\n  give a folder written by save_pretrained, or a hub id")
 
 
 def _require_on_hub(name: str) -> None:

@@ -16,6 +16,7 @@ from ser_cli.models.folders import (
     ask_hub_for,
     file_on_hub,
     refuse_pickle_on_hub,
+    require_folder_or_id,
     require_harmless_config,
     require_harmless_folder,
     require_harmless_on_hub,
@@ -102,6 +103,7 @@ def load_text_encoder(name: str, *, max_tokens: int, frozen: bool) -> TextEncode
     from transformers import AutoConfig
 
     quieten_off_a_terminal()
+    require_folder_or_id("text.encoder", name, TOKENIZER_NAME)
     try:
         if Path(name).is_dir():
             require_harmless_folder(name, TOKENIZER_CLASS)
