@@ -207,7 +207,7 @@ def classify_stored(
             left[identity] -= clip.samples
             done += left[identity] == 0
         progress(done)
-    return np.stack([probabilities[identity] for identity in ids])
+    return np.array([probabilities[identity] for identity in ids]).reshape(len(ids), len(corpus.labels))
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ object gets plain arguments.
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
@@ -102,11 +103,12 @@ class Recipe(Section):
                 "tasks.characters is to hear what is said, and text.fusion attention has the frames read it; switch the"
                 " task off, or set text.fusion to concatenate"
             )
-        crops = self.encoder.name == BUILT_IN_ENCODER and self.conformer.crop_s < self.training.max_clip_s
-        if self.tasks.characters and crops:
+        longest = self.training.max_clip_s * math.exp(self.conformer.max_time_warp)
+        if self.tasks.characters and self.encoder.name == BUILT_IN_ENCODER and self.conformer.crop_s < longest:
             raise ValueError(
                 f"tasks.characters learns whole texts, and the built-in encoder keeps {self.conformer.crop_s:g} s of"
-                f" training clips of up to {self.training.max_clip_s:g} s; set conformer.crop_s to training.max_clip_s"
+                f" training clips of up to {longest:.3g} s (training.max_clip_s, spoken as slowly as"
+                f" conformer.max_time_warp makes them); set conformer.crop_s to {math.ceil(longest)}"
             )
         return self
 

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from ser_cli.settings_section import Count, NotNegative, Positive, Section, Share, Width
 
+MixingSnrDb = Annotated[float, Field(ge=-200, le=200)]
+"""Of one voice to another, in dB; as far apart, nobody hears the softer one."""
+
 
 class MixupSettings(Section):
     """How training clips are mixed."""
@@ -14,9 +17,9 @@ class MixupSettings(Section):
     """`eam`: energy-adaptive mixup, eq. 1-4 of the paper; `lam`: label-adaptive; `mixup`: conventional."""
     share: Share = 0.5
     """Share of the training clips that are mixed. The paper is silent; label-adaptive mixup uses 0.5."""
-    snr_min_db: float = -5.0
+    snr_min_db: MixingSnrDb = -5.0
     """Of `eam`: lower end of the signal-to-noise ratio."""
-    snr_max_db: float = 10.0
+    snr_max_db: MixingSnrDb = 10.0
     """Of `eam`: upper end of the signal-to-noise ratio."""
     max_overlap: Annotated[float, Field(gt=0, le=0.5)] = 0.5
     """Of `eam`: longest mixed segment as a share of the dominant clip; the paper's bound is half."""

@@ -17,7 +17,7 @@ components = [{ title = "characters", setting = "tasks.characters" },
               { title = "speaker", setting = "tasks.speaker" },
               { title = "co-attention", setting = "tasks.fusion", value = "co_attention" }]
 [changes]
-conformer.crop_s = 15
+conformer.crop_s = 20
 head.name = "branches"
 selection.by = "last"
 tasks.hidden_dim = 8

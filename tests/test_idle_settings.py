@@ -164,7 +164,7 @@ def test_what_is_read_is_not_warned_of():
         "mixup.lam_lambda": ["mixup.method=lam"],
         "mixup.mixup_alpha": ["mixup.method=mixup"],
         "pooling.attention_dim": ["pooling.name=attentive_statistics"],
-        "tasks.": ["head.name=branches", "tasks.gender=true", "tasks.characters=true", "conformer.crop_s=15"],
+        "tasks.": ["head.name=branches", "tasks.gender=true", "tasks.characters=true", "conformer.crop_s=20"],
         "losses.": ["losses.weighting=auto", "losses.swfc=1", "losses.contrastive_center=1"],
         "optimizer.decay": ["optimizer.schedule=exponential"],
         "optimizer.step_epochs": ["optimizer.schedule=step"],

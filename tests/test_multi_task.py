@@ -37,7 +37,7 @@ BUILT_IN = (
     *BRANCHES,
     *ALL_TASKS,
     "--set",
-    "conformer.crop_s=15",
+    "conformer.crop_s=20",
     "--set",
     "tasks.fusion=co_attention",
 )

@@ -53,9 +53,11 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess:
     return result
 
 
-def test_two_processes_learn_what_one_does(tones, still_wavlm):
-    alone = run([sys.executable, "-m", "ser_cli", *command(tones, still_wavlm, "--output", "alone")])
-    shared = run(torchrun(*command(tones, still_wavlm, "--output", "shared")))
+@pytest.mark.parametrize("heard_against", ["clip", "speaker"])
+def test_two_processes_learn_what_one_does(tones, still_wavlm, heard_against):
+    options = ("--normalize", heard_against)
+    alone = run([sys.executable, "-m", "ser_cli", *command(tones, still_wavlm, *options, "--output", "alone")])
+    shared = run(torchrun(*command(tones, still_wavlm, *options, "--output", "shared")))
     assert shared.stdout.strip() == "shared"
     assert shared.stderr.count("epoch 1/2") == alone.stderr.count("epoch 1/2") == 1
     one, two = (read_csv(Path(f"{name}/fold-1/history.csv")) for name in ("alone", "shared"))

@@ -109,11 +109,23 @@ def test_a_loss_that_is_no_number_is_named_with_the_clips_and_nothing_is_learnt(
     with pytest.raises(NotFiniteError, match=r"the loss focal is inf\n  clips of the batch: clip-0, clip-1") as caught:
         learner.learn([batch], 0.0)
     assert "clip-5" in str(caught.value)
-    assert all(
-        torch.equal(value, before[name])
-        for name, value in learner.tested_weights().items()
-        if not {"num_batches_tracked", "running_mean", "running_var", "center"} & set(name.split("."))
+    assert all(torch.equal(value, before[name]) for name, value in learner.tested_weights().items())
+
+
+def test_activations_that_overflow_leave_no_trace_in_running_means(small):
+    learner, batch = small
+    learner.learn([batch], 0.0)
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    overflow = learner.model.encoder.blocks[0].register_forward_hook(
+        lambda *told: (told[-1][0] * float("inf"), told[-1][1])
     )
+    with pytest.raises(NotFiniteError):
+        learner.learn([batch], 0.0)
+    overflow.remove()
+    after = learner.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert any("running_mean" in name for name in before)
+    learner.learn([batch], 0.0)
 
 
 def test_a_gradient_that_is_no_number_is_traced_to_its_loss(small, monkeypatch):
@@ -310,7 +322,9 @@ def test_a_share_of_a_batch_leaves_no_process_without_a_clip():
     plan = (batch("a"), batch("b", "c", "d", "e"), batch("f"))
     shares = [share_of_process(plan, rank, 2) for rank in (0, 1)]
     assert [[b.ids for b in share] for share in shares] == [[("a", "c", "e")], [("b", "d", "f")]]
-    assert share_of_process(plan, 0, 1) == plan
+    shares = [share_of_process(plan, rank, 2, neighbours=True) for rank in (0, 1)]
+    assert [[b.ids for b in share] for share in shares] == [[("a", "b", "c")], [("d", "e", "f")]]
+    assert share_of_process(plan, 0, 1) == share_of_process(plan, 0, 1, neighbours=True) == plan
     with pytest.raises(UsageError, match="9 processes cannot share 6 training clips"):
         share_of_process(plan, 0, 9)
 

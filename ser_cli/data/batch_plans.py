@@ -176,8 +176,13 @@ def plan_evaluation(
     return tuple(PlannedBatch(tuple(batch)) for batch in _cut(clips, batch_size, max_batch_s))
 
 
-def share_of_process(plan: Sequence[PlannedBatch], rank: int, processes: int) -> tuple[PlannedBatch, ...]:
+def share_of_process(
+    plan: Sequence[PlannedBatch], rank: int, processes: int, *, neighbours: bool = False
+) -> tuple[PlannedBatch, ...]:
     """The rows of one of several processes that learn each batch together: every n-th.
+
+    With `neighbours` they are the n-th part in a row instead, so that groups of one speaker, who is given one new
+    voice in each process, are parted no more than needs be.
 
     A batch with fewer clips than there are processes joins the one before it (the first, the one behind it), so that
     no process is left without a clip.
@@ -198,6 +203,11 @@ def share_of_process(plan: Sequence[PlannedBatch], rank: int, processes: int) ->
             waiting = clips
     if waiting:
         raise UsageError(f"{processes} processes cannot share {len(waiting)} training clips; start fewer of them")
+    if neighbours:
+        return tuple(
+            PlannedBatch(clips[rank * len(clips) // processes : (rank + 1) * len(clips) // processes])
+            for clips in joined
+        )
     return tuple(PlannedBatch(clips[rank::processes]) for clips in joined)
 
 

@@ -37,7 +37,7 @@ class Batch:
     unmixed: Tensor
     """(batch,) True where one recording is heard, whole or cut: who speaks in it is known."""
     speakers: Tensor
-    """(batch,) numbers, equal where the speaker of the clip (of a mixture: of its dominant clip) is the same."""
+    """(batch,) numbers of the corpus's speakers, of a mixture that of its dominant clip's."""
 
     def parted(self, parts: int) -> list["Batch"]:
         """The batch in so many batches of neighbours, or as many as there are clips."""
@@ -154,8 +154,6 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
         waveforms[row, : len(waveform)] = waveform
     unmixed = [clip.mixture is None and not is_mixture(corpus.by_id[clip.window.id]) for clip in planned.clips]
     whole = [clip.samples == corpus.length(clip.window.id) for clip in planned.clips]
-    speakers = [speaker_of(corpus.by_id[identity]) for identity in planned.ids]
-    numbers = {speaker: number for number, speaker in enumerate(dict.fromkeys(speakers))}
     return Batch(
         planned.ids,
         torch.from_numpy(waveforms),
@@ -164,7 +162,7 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
         tuple(corpus.by_id[identity].text for identity in planned.ids),
         torch.tensor(unmixed) & torch.tensor(whole),
         torch.tensor(unmixed),
-        torch.tensor([numbers[speaker] for speaker in speakers]),
+        torch.tensor([corpus.speaker_numbers[speaker_of(corpus.by_id[identity])] for identity in planned.ids]),
     )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
-from ser_cli.data.manifest import MAX_BYTES, Utterance, read_prepared_manifest
+from ser_cli.data.manifest import MAX_BYTES, Utterance, read_prepared_manifest, speaker_of
 from ser_cli.errors import CorpusError
 from ser_cli.files import read_json_object, read_table, write_atomically
 
@@ -114,6 +114,11 @@ class PreparedCorpus:
     def by_id(self) -> dict[str, Utterance]:
         """Utterances by id."""
         return {utterance.id: utterance for utterance in self.utterances}
+
+    @cached_property
+    def speaker_numbers(self) -> dict[tuple[str, str], int]:
+        """A number for each `speaker_of`, the same in every process."""
+        return {speaker: n for n, speaker in enumerate(dict.fromkeys(map(speaker_of, self.utterances)))}
 
     @cached_property
     def _audio_by_id(self) -> dict[str, StoredAudio]:

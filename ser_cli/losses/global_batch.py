@@ -53,6 +53,15 @@ def sum_over_processes(share: Tensor) -> Tensor:
     return share
 
 
+def sum_with_gradient(share: Tensor) -> Tensor:
+    """Sum of what each process has, of which all go on to make different things.
+
+    Its gradient is the sum of theirs. Where that came out of `whole_batch` it is multiplied by the number of processes
+    already.
+    """
+    return share if number_of_processes() == 1 else _SumWithGradient.apply(share)
+
+
 def log_sum_over_processes(log_share: Tensor) -> Tensor:
     """Logarithm of the sum of exp of what each process has; -inf is a share of nothing."""
     if number_of_processes() == 1:
@@ -77,6 +86,17 @@ class _WholeBatch(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         return upstream[ctx.own_rows] * number_of_processes(), None
+
+
+class _SumWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        return sum_over_processes(share.clone())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return sum_over_processes(upstream.clone())
 
 
 def _of_all(tensor: Tensor) -> list[Tensor]:

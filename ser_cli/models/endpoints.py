@@ -21,8 +21,9 @@ def sounding_spans(
 
     Silence is where the mean power of a block lies further below that of the clip's loudest block than a limit, or
     less than another above the recording's steady noise. A quieter copy of a clip has the same span, and so has one
-    with silence added at its ends; where that is more than a tenth of the clip, the noise counts as sound, since the
-    quietest tenth is then none. A clip that is all zeros is kept whole.
+    with silence added at its ends (but as the margin of a clip that is loud to its end); where that is more than a
+    tenth of the clip, the noise counts as sound, since the quietest tenth is then none. A clip that is all zeros is
+    kept whole.
 
     Args:
         waveforms: (batch, time), zeros behind each clip's end.

@@ -44,7 +44,8 @@ class LogMel(nn.Module):
         """
         super().__init__()
         self.hop = round(SAMPLE_RATE_HZ * hop_ms / 1000)
-        self.window_length = round(SAMPLE_RATE_HZ * window_ms / 1000)
+        # Even: with an odd one a clip that fills its last hop has a frame more before padding than alone.
+        self.window_length = 2 * round(SAMPLE_RATE_HZ * window_ms / 2000)
         self.trim_db = trim_db
         self.over_noise_db = over_noise_db
         self.register_buffer("window", torch.hann_window(self.window_length), persistent=False)

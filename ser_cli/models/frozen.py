@@ -44,7 +44,9 @@ class FrozenFrames:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        frames, lengths = self._encoder(waveform[None], torch.tensor([len(waveform)], device=waveform.device), None)
+        # In the precision of its weights, whoever asks first: training in bfloat16 and testing share what is kept.
+        with torch.autocast(waveform.device.type, enabled=False):
+            frames, lengths = self._encoder(waveform[None], torch.tensor([len(waveform)], device=waveform.device), None)
         clip: Tensor = frames[0, : int(lengths[0])].cpu()
         self.computed += 1
         self._kept[key] = clip

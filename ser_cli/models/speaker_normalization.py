@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ser_cli.losses.global_batch import sum_with_gradient, whole_batch
+
 MOMENTUM = 0.01
 """Share of each training batch in the running mean over speakers."""
 
@@ -38,18 +40,23 @@ class SpeakerNormalization(nn.Module):
     def offset_in_batch(self, embedding: Tensor, speakers: Tensor) -> Tensor:
         """(batch, dim) what is to be subtracted from (batch, dim) embeddings of (batch,) speakers in training.
 
+        With several processes the means are over the batch of all of them, which must call this together.
+
         Args:
             embedding: of the batch, of which gradients flow through the means too.
-            speakers: (batch,) numbers, equal where the speaker is the same.
+            speakers: (batch,) numbers, equal where the speaker is the same, in every process.
         """
-        _, position = speakers.unique(return_inverse=True)
-        member = nn.functional.one_hot(position).to(embedding.dtype)
-        total, clips = member.T @ embedding, member.sum(dim=0)
+        (everyone,) = whole_batch(speakers)
+        earliest = (everyone[:, None] == everyone).int().argmax(dim=1)
+        heard = everyone[earliest.unique()]  # each once, in the order of the batch
+        member = speakers[:, None] == heard
+        total = sum_with_gradient(member.to(embedding.dtype).T @ embedding)
+        clips = (everyone[:, None] == heard).sum(dim=0)
         offset = self.offset(total, clips)
         if self.training:
             mean = (total / clips[:, None]).mean(dim=0).detach()
             self.center.lerp_(mean.to(self.center.dtype), MOMENTUM)
-        return offset[position]
+        return offset[member.int().argmax(dim=1)]
 
 
 class RelativeHead(nn.Module):

@@ -201,9 +201,8 @@ class _FoldTraining:
         epoch, first = self.progress.epoch, self.progress.step
         settings = self.recipe.training
         seed = derive_seed(self.recipe, self.fold, EPOCH, epoch)
-        plan = share_of_process(
-            plan_training_epoch(self.corpus, self.fold, self.recipe, seed), rank(), number_of_processes()
-        )
+        plan = plan_training_epoch(self.corpus, self.fold, self.recipe, seed)
+        plan = share_of_process(plan, rank(), number_of_processes(), neighbours=self.recipe.learns_by_speaker)
         steps = math.ceil(len(plan) / settings.accumulate)
         if first == 0:
             self.learner.begin_epoch(seed)

@@ -149,15 +149,21 @@ class Learner:
             epochs_done: before this step, with fractions; decides the learning rates.
 
         Raises:
-            NotFiniteError: a loss or a gradient is NaN or infinite. The weights are those of the step before.
+            NotFiniteError: a loss or a gradient is NaN or infinite. Weights and buffers are those of the step before.
             torch.OutOfMemoryError: a batch does not fit into the memory of the device, nor do its parts where they
                 may be tried.
         """
+        buffers = [(each, each.clone()) for part in (self.model, self.criterion) for each in part.buffers()]
         while True:
             try:
                 values = self._add_gradients(batches)
                 break
-            except RuntimeError as error:
+            except (NotFiniteError, RuntimeError) as error:
+                # A forward pass has moved running means: by numbers that are none, or by batches that come once more.
+                for each, before in buffers:
+                    each.copy_(before)
+                if isinstance(error, NotFiniteError):
+                    raise
                 self._learn_smaller(batches, error)
         set_learning_rates(self._optimizer, epochs_done, self._epochs, self._settings)
         self._optimizer.step()

@@ -164,7 +164,8 @@ def _measure_losses(
     model.eval()
     measured = []
     plan = plan_training_epoch(corpus, fold, recipe, derive_seed(recipe, fold, CALIBRATION))
-    plan = share_of_process(plan, rank(), number_of_processes())  # each loss is that of all processes together
+    # Each loss is that of all processes together.
+    plan = share_of_process(plan, rank(), number_of_processes(), neighbours=recipe.learns_by_speaker)
     for batch in BatchLoader(corpus, plan[: recipe.losses.calibration_batches]):
         task_targets = labels.of(batch).to(accelerator.device) if labels is not None else None
         batch = batch.to(accelerator.device)  # noqa: PLW2901

@@ -7,6 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ser_cli.losses import CenterLoss, FrameSupConLoss, focal_loss, kl_loss, log_denominators
 from ser_cli.losses.global_batch import own_share, whole_batch
+from ser_cli.models.speaker_normalization import SpeakerNormalization
 from ser_cli.processes import number_of_processes
 from tests.losses.two_processes import found_by_two
 
@@ -63,6 +64,18 @@ def learn(name: str, clips: slice) -> dict[str, Tensor]:
     return found | ({"centers": center.centers.grad} if name in ("center", "total") else {})
 
 
+def learn_by_speaker(clips: slice) -> dict[str, Tensor]:
+    """Gradients of embeddings that are heard against their speakers', and the running mean over speakers."""
+    generator = torch.Generator().manual_seed(2)
+    embeddings = torch.randn(CLIPS, 4, generator=generator, dtype=torch.float64)
+    logits = torch.randn(4, CLASSES, generator=generator, dtype=torch.float64)
+    own = embeddings[clips].requires_grad_()
+    normalization = SpeakerNormalization(4).double()
+    relative = own - normalization.offset_in_batch(own, torch.tensor([7, 3, 7, 3, 5])[clips])
+    kl_loss(relative.tanh() @ logits, batch(slice(0, CLIPS))[2][clips]).backward()
+    return {"relative": relative.detach(), "gradient": own.grad, "center": normalization.center}
+
+
 def work(rank: int) -> dict[str, object]:
     """Of one of the two processes."""
     log_denominators.CPU_BLOCK_FRAMES = 4
@@ -73,6 +86,7 @@ def work(rank: int) -> dict[str, object]:
     (rows * torch.tensor([[1.0], [10.0]])).sum().backward()
     found["rows"] = (rows.detach(), theirs, own.grad)
     found["share"] = list(own_share(range(5)))
+    found["by-speaker"] = learn_by_speaker(PARTS[rank])
     return found
 
 
@@ -90,6 +104,17 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(of_both, name)
         assert found[name].keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(found[name][key], value, rtol=1e-9, atol=1e-12, msg=lambda m, key=key: key + m)
+
+
+@pytest.mark.slow
+def test_a_speaker_whose_clips_two_processes_have_is_heard_against_all_of_them(of_both):
+    expected = learn_by_speaker(slice(0, CLIPS))
+    first, second = (found["by-speaker"] for found in of_both)
+    torch.testing.assert_close(torch.cat([first["relative"], second["relative"]]), expected["relative"])
+    # DistributedDataParallel takes the mean over processes where the sum is meant: hence twice.
+    torch.testing.assert_close(torch.cat([first["gradient"], second["gradient"]]) / 2, expected["gradient"])
+    assert torch.equal(first["center"], second["center"])
+    torch.testing.assert_close(first["center"], expected["center"])
 
 
 @pytest.mark.slow
