@@ -107,8 +107,8 @@ class ConformerSettings(Section):
     trim_db: Annotated[float, Field(ge=0, le=120)] = 40.0
     """Silence at both ends of a clip is not heard: what lies so far below its loudest moment; 0 keeps clips whole."""
     trim_over_noise_db: Annotated[float, Field(ge=0, le=60)] = 6.0
-    """Nor is what lies less than this above the recording's steady noise (its quietest tenth), but for what is within
-    18 dB of the loudest moment; 0 ignores the noise. Without effect where `trim_db` is below 18."""
+    """Also not heard: ends that lie less than this above the recording's steady noise (its quietest tenth), unless
+    within 18 dB of the loudest moment; 0 ignores the noise. Without effect where `trim_db` is below 18."""
     channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (16, 32, 64)
     """Of the convolution blocks; the first two halve time and frequency, the others frequency."""
     dim: Annotated[int, Field(ge=16, le=4_096)] = 128

@@ -182,7 +182,7 @@ def _root_page(app: Any) -> str:
     for name, command in app.commands.items():
         lines += [".TP", f".BR ser\\-{name} (1)", _escape(_paragraphs(command.help)[0])]
     lines += [".SH OPTIONS", *_options(app), *_tail("ser")]
-    lines += [".SH EXAMPLES", *_examples(["ser train --dataset demo", "ser evaluate runs/demo-conformer-d00562af"])]
+    lines += [".SH EXAMPLES", *_examples(["ser train --dataset demo --output runs/demo", "ser evaluate runs/demo"])]
     return "\n".join([*lines, *_see_also(f"ser-{name}" for name in app.commands)]) + "\n"
 
 
@@ -195,7 +195,12 @@ def _verb_page(name: str, command: Any, verbs: Iterable[str]) -> str:
     lines += [".SH OPTIONS", *_options(command)]
     if name == "train":
         lines += [".SH RECIPES", "Shipped: " + ", ".join(shipped_recipes()) + ".", ".SH SETTINGS"]
-        lines.append(_escape("What a recipe may hold and --set may change."))
+        lines.append(
+            _escape(
+                "What a recipe may hold and --set may change. The defaults are those of a recipe that is"
+                " silent; --dry-run prints what a recipe comes to."
+            )
+        )
         lines += _definitions(
             {key: f"{meaning} Default: {default or 'none'}." for key, default, meaning in describe_settings()}
         )

@@ -70,14 +70,18 @@ def ablate(
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of all cells; may be given several times."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="The first seed; a study takes further ones.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Seed of these runs, with --seeds the lowest; a study may hold several."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Train each cell with so many seeds.")] = 1,
     jobs: Annotated[
         int, typer.Option(min=1, max=1024, metavar="N", help="Cells at once on this machine, each its own process.")
     ] = 1,
     device: options.Device = "auto",
-    resume_anyway: options.ResumeAnyway = False,
+    resume_anyway: Annotated[
+        bool,
+        typer.Option("--resume-anyway", help="Go on with folds although versions have changed since; reports say so."),
+    ] = False,
     checkpoint_every: options.CheckpointEvery = "auto",
     force: Annotated[
         bool,
@@ -113,6 +117,8 @@ def ablate(
     keys += [key.replace("__", ".") for key, value in settings.items() if value is not None]
     for key, keeping in overridden(resolved, keys, chosen).items():
         console.warn(f"{key}: cell {', '.join(str(cell.number) for cell in keeping)} sets its own and keeps it")
+    for change in set_ or ():
+        console.detail(f"{change}, from --set")
     for sentence in idle_settings([cell.recipe for cell in chosen], set_ or ()):
         console.warn(sentence)
 
@@ -132,7 +138,7 @@ def ablate(
     if dry_run:
         is_there(study, force=force)
         for run in study.wanted(chosen):
-            require_startable(run.plan, run.folder)
+            require_startable(run.plan, run.folder, device, force=force, changed_anyway=resume_anyway)
         _describe(console, study, chosen, json=json)
         return
     open_study(study, force=force)

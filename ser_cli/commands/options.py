@@ -48,7 +48,10 @@ Where = Annotated[
 ]
 Folds = Annotated[
     int | None,
-    typer.Option(metavar="K", help="Number of folds: the corpus's standard protocol with K, else dealt by speaker."),
+    typer.Option(
+        metavar="K",
+        help="Number of folds: a shipped protocol with K, else drawn by --seed from speakers or sessions.",
+    ),
 ]
 Fold = Annotated[
     list[int] | None,
@@ -80,7 +83,12 @@ CheckpointEvery = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say where each setting came from.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Say more: where settings came from, what was opened, the counts behind scores."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
