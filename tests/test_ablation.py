@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ser_cli.ablation.cells import threads_of_each
+from ser_cli.ablation.cells import _train_in_worker, threads_of_each
 from ser_cli.ablation.grids import load_grid, shipped_grids
 from ser_cli.ablation.scores import paired_differences
 from ser_cli.ablation.studies import CellRun
@@ -213,6 +213,39 @@ def test_a_study_prints_its_folder_and_shows_what_was_not_run(studied):
     assert (rows[1][7], rows[1][10]) == ("61.5", "62.05")
     for name in ("report.md", "report.html", "scores.json", "figures/ablation.png", "tables/differences.tex"):
         assert (folder / "study" / name).stat().st_size > 0
+
+
+def test_the_report_of_a_study_says_how_its_folds_and_epochs_came_about_and_what_changed(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    report = (folder / "study/report.md").read_text()
+    for sentence in (
+        "Each fold tests unheard speakers; the epoch is chosen on speakers held out of the training side.",
+        "Each fold's epoch was chosen on speakers held out of its training side.",
+    ):
+        assert sentence in studied[1].stderr and sentence in report
+    eam, none = folder / "study/cells/02-eam/seed-0", folder / "study/cells/01-none/seed-0"
+    assert ablate(folder, "--grid", "rules.toml", "--output", "study").exit_code == 0
+    told = json.loads((eam / "protocol.json").read_text())
+    (eam / "protocol.json").write_text(json.dumps({**told, "caveats": ["UA is over six emotions in fold 2"]}))
+    (eam / "changes.json").write_text(json.dumps(["torch: 2.13 there, 2.14 now"]))
+    for fold in (1, 2):
+        path = none / f"fold-{fold}/done.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "selected_by": "test"}))
+    result = ablate(folder, "--grid", "rules.toml", "--output", "study")
+    assert result.exit_code == 0, result.stderr
+    report = (folder / "study/report.md").read_text()
+    rule = "Each fold tests unheard speakers; the epoch is chosen on speakers held out of the training side"
+    for sentence in (
+        f"Cell 1: {rule}.",
+        f"Cell 2: {rule}; UA is over six emotions in fold 2.",
+        "Cell 2: Each fold's epoch was chosen on speakers held out of its training side.",
+        "Cell 1: Each fold's epoch was chosen ON ITS TEST SIDE, as some papers do: these figures are too high",
+        "Cell 2 (eam), seed 0 changed while it went on: torch: 2.13 there, 2.14 now.",
+    ):
+        assert sentence in report
+    assert "warning: Cell 2 (eam), seed 0 changed while it went on: torch: 2.13 there, 2.14 now.\n" in result.stderr
+    assert "warning: Cell 1: Each fold's epoch was chosen ON ITS TEST SIDE" in result.stderr
 
 
 def test_a_study_that_is_gone_on_with_trains_only_what_is_missing(studied, tmp_path):
@@ -543,6 +576,27 @@ def test_threads_are_divided_unless_they_are_given(monkeypatch):
     assert [threads_of_each(jobs) for jobs in (1, 3, 8, 20)] == [8, 2, 1, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads_of_each(8) == 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+def test_a_process_between_two_cells_outlives_every_signal_that_stops_a_command():
+    came = []
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in signals}
+    threads = torch.get_num_threads()
+
+    class Sending:
+        def train(self, run):
+            for number in signals:
+                os.kill(os.getpid(), number)
+            return "trained"
+
+    try:
+        assert _train_in_worker(None, Sending(), threads) == "trained"
+        assert came == []
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.slow

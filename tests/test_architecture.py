@@ -15,7 +15,9 @@ LIGHT += [f"runs.{name}" for name in ("directory", "opening", "locks", "predicti
 LIGHT += [f"preparation.{name}" for name in ("downloading", "decoding", "whole_corpus")]
 LIGHT += [f"prediction.{name}" for name in ("recordings", "recording_tables", "answers", "transcripts", "speakers")]
 LIGHT += [f"evaluation.{name}" for name in ("scores", "reports", "breakdown", "intervals", "tables", "pages")]
-LIGHT += [f"evaluation.{name}" for name in ("comparison", "cross_corpus", "normalization")] + ["ablation.grids"]
+LIGHT += [f"evaluation.{name}" for name in ("comparison", "cross_corpus", "cross_report", "normalization")] + [
+    "ablation.grids"
+]
 LIGHT += [f"training.{name}" for name in ("history", "checkpoint_times", "disk_space", "observers")]
 LIGHT += [f"data.{name}" for name in ("manifest", "selection", "protocols", "folds", "store", "audio")]
 LIGHT += ["data.streaming", "data.batch_plans", "evaluation.tasks"]

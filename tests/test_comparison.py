@@ -1,12 +1,16 @@
 """`ser evaluate RUN_A RUN_B`: two runs held against each other."""
 
 import json
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 
 import pytest
 
+from ser_cli.data.protocols import choose_protocol
 from ser_cli.evaluation.comparison import mcnemar_exact
+from ser_cli.preparation.sources import list_manifest
+from ser_cli.preparation.whole_corpus import prepare
 from tests.runs_on_disk import some_rows, write_run
 
 SPEAKERS = (["a", "b"], ["c", "d"])
@@ -38,10 +42,62 @@ def test_differences_are_told_with_interval_test_and_folds(ser):
     assert difference["folds_won"] == {"first": 0, "second": 2, "tied": 0}
     assert values["mcnemar"] == {"only_first": 1, "only_second": 4, "p": pytest.approx(mcnemar_exact(1, 4))}
     assert values["bootstrap"]["resampled"] == "speaker"
-    assert "WA: second is ahead, and the interval does not hold 0." in result.stderr
+    assert (
+        "WA: the interval does not hold 0, but 4 speakers are too few to tell whether second is ahead." in result.stderr
+    )
+    assert "warning: Only 4 speakers are tested: the intervals are rough, and rather too narrow." in result.stderr
     table = ser("evaluate", first, second).stdout.splitlines()
     assert table[0].split("\t")[:4] == ["score", "first %", "second %", "difference"]
     assert table[1].split("\t")[3] == "+12.5"
+
+
+@pytest.mark.parametrize("speakers", ["abcdefghi", "abcdefghij"])
+def test_ten_speakers_are_enough_to_say_who_is_ahead_and_nine_are_not(ser, speakers):
+    folds = list(speakers[:5]), list(speakers[5:])
+    first = write_run(Path("first"), [some_rows(s, wrong=[f"{name}-sad-0" for name in s]) for s in folds])
+    second = write_run(Path("second"), [some_rows(s) for s in folds])
+    told = ser("evaluate", first, second, "--output", "compared").stderr
+    enough = len(speakers) == 10
+    assert ("WA: second is ahead, and the interval does not hold 0." in told) == enough
+    assert ("WA: the interval does not hold 0, but 9 speakers are too few" in told) != enough
+    assert ("Only 9 speakers are tested" in Path("compared/report.md").read_text()) != enough
+
+
+def test_what_changed_and_how_the_epochs_were_chosen_is_told_of_each_run(ser):
+    first, second = two_runs(first_wrong=["a-sad-0"])
+    for fold in (1, 2):
+        path = second / f"fold-{fold}/done.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "selected_by": "test"}))
+    (second / "changes.json").write_text(json.dumps(["torch: 2.13 there, 2.14 now", "seed: 0 there, 1 now"]))
+    caveat = "3 training clips are of unknown speakers"
+    (first / "protocol.json").write_text(json.dumps({"rule": "each fold tests unheard speakers", "caveats": [caveat]}))
+    result = ser("evaluate", first, second, "--output", "compared", "--json")
+    report = Path("compared/report.md").read_text()
+    warned = (
+        "second: Each fold's epoch was chosen ON ITS TEST SIDE, as some papers do: these figures are too high and no"
+        " estimate of what new speakers would see.",
+        "second changed while it went on: torch: 2.13 there, 2.14 now; seed: 0 there, 1 now.",
+    )
+    for warning in warned:
+        assert f"warning: {warning}\n" in result.stderr
+        assert warning in report
+    for sentence in (
+        "first: Each fold's epoch was chosen on speakers held out of its training side.",
+        f"Protocol p: first: each fold tests unheard speakers; {caveat}.",
+        "Protocol p: second: each fold tests unheard speakers.",
+    ):
+        assert f"\n{sentence}\n" in result.stderr
+        assert sentence in report
+    assert [run["changes"] for run in json.loads(result.stdout)["runs"]] == [
+        [],
+        warned[1].split(": ", 1)[1][:-1].split("; "),
+    ]
+
+
+def test_what_holds_for_both_runs_is_told_once(ser):
+    told = ser("evaluate", *two_runs()).stderr
+    assert told.count("Protocol p: each fold tests unheard speakers.") == 1
+    assert told.count("\nEach fold's epoch was chosen on speakers held out of its training side.\n") == 1
 
 
 def test_a_run_against_itself_differs_in_nothing(ser):
@@ -71,6 +127,33 @@ def test_runs_of_other_protocols_are_refused(ser):
         in result.stderr
     )
     assert "--protocol p" in result.stderr
+
+
+@pytest.mark.parametrize("unit", ["speaker", "session"])
+def test_the_protocol_that_is_advised_is_one_that_training_knows(ser, tones, unit):
+    # Two runs whose folds two seeds dealt, as `ser train --seed` leaves them.
+    corpus = prepare(list_manifest(tones)).corpus
+    if unit == "session":
+        corpus = replace(corpus, utterances=tuple(replace(u, session=u.speaker) for u in corpus.utterances))
+    asked = "seeded" if unit == "speaker" else "seeded-sessions"
+    dealt = [choose_protocol(corpus, asked, 3, seed) for seed in (4, 5)]
+    one, other = (
+        write_run(Path(f"run-{n}"), [some_rows(s) for s in SPEAKERS], protocol=p.name, protocol_hash=p.hash)
+        for n, p in enumerate(dealt)
+    )
+    advice = ser("evaluate", one, other).stderr.splitlines()[-1]
+    option, name, folds, number, seed, value = advice.rpartition("train again with ")[2].split()
+    assert (option, folds, seed) == ("--protocol", "--folds", "--seed")
+    assert choose_protocol(corpus, name, int(number), int(value)) == dealt[0]
+
+
+def test_one_name_for_other_speakers_is_told(ser):
+    name = "seeded-5-of-10-speakers-seed-0"
+    first = write_run(Path("first"), [some_rows(s) for s in SPEAKERS], protocol=name)
+    second = write_run(Path("second"), [some_rows(s) for s in SPEAKERS], protocol=name, protocol_hash="b" * 64)
+    assert ser("evaluate", first, second).stderr.endswith(
+        f"  both are called {name} and divide other speakers: train both with one corpus and one --where\n"
+    )
 
 
 def test_runs_of_other_labels_are_refused(ser):

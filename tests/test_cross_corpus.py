@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from sklearn.metrics import balanced_accuracy_score
 
 from ser_cli.checkpoints import load_model
 from ser_cli.data.store import open_corpus
+from ser_cli.preparation.sources import list_manifest
+from ser_cli.preparation.whole_corpus import prepare
 from tests.conftest import TINY, TONES_HZ, write_tone, write_tone_corpus
 
 
@@ -46,7 +50,7 @@ def test_a_run_on_another_corpus_is_the_mean_of_its_folds_over_shared_labels(ser
     assert result.exit_code == 0, result.stderr
     assert "Labels that both know: angry, sad" in result.stderr
     assert "Left out, since the model does not know their emotion: bored 2." in result.stderr
-    assert "The model also knows what the corpus lacks: happy (mean probability" in result.stderr
+    assert "The model also knows what the chosen labels lack: happy (mean probability" in result.stderr
     assert "warning" not in result.stderr
 
     corpus = open_corpus(home / "corpora" / "other")
@@ -132,8 +136,124 @@ def test_a_corpus_whose_labels_the_model_does_not_know_is_refused(ser, trained, 
     result = ser("evaluate", trained, "--manifest", manifest, "--output", "out")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "strange and the model share 1 label; at least 2 are needed" in result.stderr
-    assert "the model knows angry, happy, sad; the corpus has" in result.stderr
+    assert (
+        "the model knows angry, happy, sad; the labels chosen of strange are bored, calm, sad\n"
+        "  write the model's names into the column emotion of its manifest, and prepare it again: ser prepare"
+    ) in result.stderr
     assert not Path("out").exists()
+    # What is advised, done.
+    manifest.write_text(manifest.read_text().replace(",calm,", ",happy,"))
+    advised = result.stderr.splitlines()[-1].partition("prepare it again: ser ")[2]
+    assert ser(*shlex.split(advised)).exit_code == 0
+    again = ser("evaluate", trained, "--manifest", manifest, "--output", "out")
+    assert again.exit_code == 0, again.stderr
+    assert "Labels that both know: happy, sad" in again.stderr
+
+
+def test_of_a_corpus_that_has_the_emotions_and_was_asked_for_others_those_are_advised(ser, trained, other):
+    result = ser("evaluate", trained, "--manifest", other, "--labels", "sad,bored")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1] == "  choose what it has of these: --labels angry,sad"
+    assert ser("evaluate", trained, "--manifest", other, "--labels", "angry,sad").exit_code == 0
+
+
+def test_a_condition_that_leaves_nothing_the_model_knows_is_refused(ser, trained, other):
+    result = ser("evaluate", trained, "--manifest", other, "--where", "emotion=bored")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith(
+        "error: other: no chosen clip shows an emotion that the model knows, angry, happy, sad; there are bored\n"
+        "  loosen --where emotion=bored\n"
+    )
+
+
+def test_a_corpus_that_came_without_a_manifest_is_renamed_in_a_copy_of_the_prepared_one(ser, trained, home, tmp_path):
+    manifest = write_tone_corpus(tmp_path / "loud", speakers=2, takes=1).rename(tmp_path / "loud/loud.csv")
+    manifest.write_text(re.sub(",(angry|happy|sad),", r",very \1,", manifest.read_text()))
+    prepare(list_manifest(manifest))
+    marker = home / "corpora/loud/prepared.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "manifest": ""}))  # as of a corpus with a name
+    refused = ser("evaluate", trained, "--dataset", "loud")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "loud and the model share 0 labels" in refused.stderr
+    advice = refused.stderr.splitlines()[-1]
+    copied = Path(re.search("a copy of (.*manifest.csv), and", advice)[1])
+    Path("copy.csv").write_text(copied.read_text().replace(",very ", ","))
+    command = advice.partition("prepare that: ser ")[2].partition(", then ")[0]
+    prepared = ser(*shlex.split(command.replace("COPY", "copy.csv").replace("OTHER", "renamed")))
+    assert prepared.exit_code == 0, prepared.stderr
+    told = ser("evaluate", trained, "--dataset", "renamed")
+    assert told.exit_code == 0, told.stderr
+    assert "Labels that both know: angry, happy, sad;" in told.stderr
+
+
+def test_what_labels_and_conditions_leave_out_is_counted_in_all_forms_of_the_report(ser, trained, other):
+    # Of other's six clips, two each are angry, bored and sad; x and y speak half of them.
+    asked = ("--labels", "angry,bored+sad", "--where", "speaker=x", "--output", "out", "--json")
+    refused = ser("evaluate", trained, "--manifest", other, *asked)
+    assert refused.exit_code == 1  # angry alone is shared
+    asked = ("--labels", "sad,angry", "--where", "speaker=x", "--output", "out", "--json")
+    result = ser("evaluate", trained, "--manifest", other, *asked)
+    assert result.exit_code == 0, result.stderr
+    sentences = (
+        "Labels sad,angry of other: sad, angry, only utterances with speaker=x; 2 of 6 prepared clips.",
+        "Not chosen, by the corpus's own emotions: angry 1, bored 2, sad 1.",
+    )
+    values = json.loads(result.stdout)
+    for sentence in sentences:
+        assert sentence in result.stderr
+        assert sentence in Path("out/report.md").read_text().replace("\\", "")
+    expected = {"label_set": "sad,angry", "corpus_labels": ["sad", "angry"], "where": ["speaker=x"]}
+    expected |= {"chosen_clips": 2, "prepared_clips": 6, "not_chosen": {"angry": 1, "bored": 2, "sad": 1}}
+    assert {key: values[key] for key in expected} == expected
+    assert values["labels"] == ["angry", "sad"]
+    page = Path("out/report.html").read_text()
+    assert "2 of 6 prepared" in page and "only utterances with" in page
+
+
+def test_labels_that_were_dropped_are_not_told_as_lacking_in_the_corpus(ser, trained, tones):
+    # The model and the corpus both know happy; the choice drops its 18 clips.
+    result = ser("evaluate", trained, "--manifest", tones, "--labels", "angry,sad")
+    assert "The model also knows what the chosen labels lack: happy (" in result.stderr
+    assert "Of these tones has happy, which --labels can choose." in result.stderr
+    assert "36 of 54 prepared clips.\nNot chosen, by the corpus's own emotions: happy 18." in result.stderr
+    assert "has happy" not in ser("evaluate", trained, "--manifest", tones).stderr
+
+
+def test_how_the_run_was_made_is_told_where_it_flatters_or_changed(ser, trained, other):
+    done = trained / "fold-2/done.json"
+    done.write_text(json.dumps({**json.loads(done.read_text()), "selected_by": "test", "changes": ["torch: 1 then 2"]}))
+    (trained / "changes.json").write_text(json.dumps(["recipe: losses.kl = 1 there, 2 asked for"]))
+    for model, told in (
+        (trained, "recipe: losses.kl = 1 there, 2 asked for; fold 2: torch: 1 then 2."),
+        (trained / "fold-1", "recipe: losses.kl = 1 there, 2 asked for."),
+    ):
+        result = ser("evaluate", model, "--manifest", other, "--output", f"out-{model.name}", "-q")
+        warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+        changed = f"The run of this model changed while it went on: {told}"
+        assert warnings[-1] == f"warning: {changed}"
+        by_test = "Each fold's epoch was chosen ON ITS TEST SIDE of tones, as some papers do"
+        assert sum(by_test in line for line in warnings) == (model == trained)
+        page = Path(f"out-{model.name}/report.html").read_text()
+        assert "The run of this model changed while it went on: recipe: losses.kl = 1 there" in page
+        assert ("ON ITS TEST SIDE of tones" in page) == (model == trained)
+
+
+def test_a_report_never_takes_the_place_of_that_of_a_run_or_study(ser, trained, other):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    for output, what in ((trained, "a run (run.json)"), (trained / "fold-1", "a model (model.json)")):
+        result = ser("evaluate", trained, "--manifest", other, "--output", output, "--force")
+        assert ser("evaluate", trained, "--manifest", other, "--output", output).stderr == result.stderr
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"error: --output {output}: it holds {what}, whose files may not be mixed with another's report\n"
+            "  choose another folder\n"
+        )
+    Path("study").mkdir()
+    Path("study/study.json").write_text("{}")
+    assert "it holds a study (study.json)" in ser("evaluate", trained, "--output", "study", "--force").stderr
+    assert "it holds a run" in ser("evaluate", trained, trained, "--output", trained, "--force").stderr
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+    assert ser("evaluate", trained, "--output", trained, "--force", "--no-figures").exit_code == 0
 
 
 @pytest.mark.parametrize(

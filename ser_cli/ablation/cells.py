@@ -27,6 +27,9 @@ from ser_cli.training.observers import TrainingObserver
 
 FORWARD_EVERY_S = 0.2
 
+STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1")
+"""Signals that ask a command to end, which schedulers send to all its processes at once. Windows lacks SIGUSR1."""
+
 Watch = Callable[[str, int, int, int], AbstractContextManager[TrainingObserver]]
 """Given a cell's name, the folds of its protocol, those wanted, and its epochs: who is told of its training. It goes
 to other processes, so it must be picklable."""
@@ -129,12 +132,13 @@ def threads_of_each(jobs: int) -> int:
 
 def _train_in_worker(run: CellRun, training: Training, threads: int) -> Outcome:
     """Train one run in a process that joblib started."""
+    # While a cell trains, `watch` catches these. Between two cells they would kill the process, and with it the pool.
+    for name in STOPPING:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(threads)
-    # While a cell trains, `watch` catches these. Between two cells they would kill the process, and with it the pool.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     return training.train(run)
 
 

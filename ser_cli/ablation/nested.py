@@ -1,4 +1,4 @@
-"""What choosing a cell on validation speakers comes to: each fold has its own choice, and no test score enters it.
+"""What choosing a cell by validation comes to: each fold has its own choice, and no test score enters it.
 
 The best cell of a study's table was found by its test scores, so its figure is too high for what new speakers would
 see. Here the choice lies inside each fold's training side (nested cross-validation: Stone 1974; Cawley and Talbot
@@ -15,12 +15,16 @@ from ser_cli.ablation.scores import CellScores, StudyScores
 from ser_cli.ablation.studies import CellRun
 from ser_cli.errors import RunError
 from ser_cli.evaluation.pages import Section
+from ser_cli.evaluation.reports import told_of
 from ser_cli.evaluation.scores import read_history
 from ser_cli.evaluation.tables import Column, Table
 from ser_cli.runs.directory import Run
 
-VALIDATED = ("validation", "validation_clips")
-"""Of `selected_by`: runs whose epochs were judged on something held out of the training side."""
+VALIDATED = {
+    "validation": "speakers whom it does not train on",
+    "validation_clips": "clips of speakers who are heard in training too, which flatters those UA",
+}
+"""By `selected_by`, of runs whose epochs were judged on something held out of the training side: what that was."""
 
 Rates = Mapping[int, float]
 """A rate of each fold, its mean over the seeds."""
@@ -48,7 +52,7 @@ class NestedChoice:
 
     @property
     def test_ua(self) -> float:
-        """Mean over the folds of what each fold's choice came to on unheard speakers."""
+        """Mean over the folds of what each fold's choice came to on its test side."""
         return fmean(choice.test_ua for choice in self.folds)
 
 
@@ -131,16 +135,33 @@ def _mean_over_seeds(rates: Sequence[tuple[int, float]]) -> Rates:
     return {fold: fmean(rate for its_fold, rate in rates if its_fold == fold) for fold in {fold for fold, _ in rates}}
 
 
+def _tested(found: StudyScores) -> str:
+    """Who is tested: a publisher's parts, or clips of unknown speakers, may have speakers of the training side."""
+    plan = found.study.plan
+    if "speaker" in plan.protocol.crossing:
+        return "other clips of the corpus, whose speakers may be heard in training too, and not on unheard ones"
+    return "speakers who cannot be shown to be unheard" if plan.caveats else "unheard speakers"
+
+
 def nested_section(found: StudyScores) -> Section:
     """What the folds of a study chose, as a part of its report."""
     nested = choose_nested(found)
-    title = "A cell chosen on validation speakers"
+    title = "A cell chosen by validation"
     if nested.left_out:
         return Section(title, nested.left_out)
+    validated = told_of(
+        (
+            (str(entry.cell.number), f"It holds out {VALIDATED[scores.selected_by]}.")
+            for entry in found.cells
+            for _, scores in entry.scores
+        ),
+        "Cell ",
+    )
     text = (
         "Each fold takes the cell with the highest UA on what its own training side holds out, mean over the seeds; no"
-        f" test score enters. UA {100 * nested.test_ua:.1f} %, the mean over the folds, is thus an honest estimate of"
-        " what this way of choosing comes to on unheard speakers; the best row of the table above is too high for one."
+        f" test score enters. {' '.join(validated)} UA {100 * nested.test_ua:.1f} %, the mean over the folds, is thus"
+        f" an honest estimate of what this way of choosing comes to on {_tested(found)}; the best row of the table"
+        " above is too high for one."
     )
     columns = (
         Column("fold", "fold", "text"),

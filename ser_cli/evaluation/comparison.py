@@ -1,21 +1,31 @@
 """Two runs on the same folds: how far apart they are, and whether that could be chance."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
 from ser_cli.errors import RunError, count_of
 from ser_cli.evaluation.breakdown import read_people
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile
-from ser_cli.evaluation.reports import labels_sentence
+from ser_cli.evaluation.reports import (
+    SELECTION_SENTENCES,
+    changed_warnings,
+    few_speakers,
+    labels_sentence,
+    told_of,
+)
 from ser_cli.evaluation.scores import RunScores, evaluate_run, tested_predictions
 from ser_cli.evaluation.tables import Column, Table
 from ser_cli.metrics import stacked_rates
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
 
+SEEDED_NAME = re.compile(rf"{SEEDED}-(\d+)-of-\d+-(speaker|session)s-seed-(\d+)")
+"""What a protocol is called that a seed dealt; see `data/protocols.py`."""
 COMPARED = ("wa", "ua")
 TITLES = {"wa": "WA", "ua": "UA"}
 
@@ -60,8 +70,8 @@ class Comparison:
             "protocol_hash": identity.protocol_hash,
             "runs": [
                 {"run": name, "recipe": s.identity.recipe, "encoder": s.identity.encoder, "seed": s.identity.seed,
-                 "selected_by": s.selected_by, **s.normalization.as_json(),
-                 "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
+                 "selected_by": s.selected_by, "protocol_rule": s.rule, "changes": list(s.changes),
+                 **s.normalization.as_json(), "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
                 for name, s in zip(self.names, self.scores, strict=True)
             ],
             "folds": [
@@ -143,13 +153,19 @@ def comparison_rows(found: Comparison) -> tuple[tuple[str, ...], list[tuple[str,
 
 def comparison_sentences(found: Comparison) -> list[str]:
     """What the figures mean."""
+    few = few_speakers(found.resampled, found.units)
     sentences = []
     for rate, difference in found.differences.items():
         low, high = difference.interval.low, difference.interval.high
+        ahead = found.names[1] if difference.value > 0 else found.names[0]
         if low <= 0 <= high:
             sentences.append(f"{TITLES[rate]}: the interval holds 0, so the difference may well be chance.")
+        elif few:
+            sentences.append(
+                f"{TITLES[rate]}: the interval does not hold 0, but {found.units} speakers are too few to tell whether"
+                f" {ahead} is ahead."
+            )
         else:
-            ahead = found.names[1] if difference.value > 0 else found.names[0]
             sentences.append(f"{TITLES[rate]}: {ahead} is ahead, and the interval does not hold 0.")
     sentences.append(
         f"McNemar's exact test: {count_of(found.only_first, 'clip')} recognised by {found.names[0]} alone,"
@@ -162,14 +178,24 @@ def comparison_sentences(found: Comparison) -> list[str]:
     sentences.append(
         f"Intervals: 95 % paired percentile bootstrap, {RESAMPLES:,} resamples of {found.units:,} {found.resampled}s."
     )
-    return sentences
+    rules = [(name, f"{s.rule}.") for name, s in zip(found.names, found.scores, strict=True)]
+    sentences += [f"Protocol {found.scores[0].identity.protocol}: {rule}" for rule in told_of(rules)]
+    return sentences + [told for told in _selection(found) if not told.endswith(SELECTION_SENTENCES["test"])]
+
+
+def _selection(found: Comparison) -> list[str]:
+    """How the epochs of both runs were chosen."""
+    each = zip(found.names, found.scores, strict=True)
+    return told_of((name, SELECTION_SENTENCES[scores.selected_by]) for name, scores in each)
 
 
 def comparison_warnings(found: Comparison) -> list[str]:
     """What makes one run look better than it is."""
-    warnings = []
-    if any(scores.selected_by == "test" for scores in found.scores):
-        warnings.append("An epoch was chosen on the test side; such figures are too high. See each run's report.")
+    warnings = [told for told in _selection(found) if told.endswith(SELECTION_SENTENCES["test"])]
+    # A run may be held against itself: it changed once.
+    for name, scores in dict(zip(found.names, found.scores, strict=True)).items():
+        warnings += changed_warnings(name, scores.changes)
+    warnings += few_speakers(found.resampled, found.units)
     more = [name for name, s in zip(found.names, found.scores, strict=True) if s.normalization.by_speaker]
     if len(more) == 1:
         (less,) = set(found.names) - set(more)
@@ -274,7 +300,7 @@ def _require_comparable(first: Run, second: Run) -> None:
         raise RunError(
             f"{what}: their protocols differ, {one.protocol} (hash {one.protocol_hash[:12]}) and {other.protocol}"
             f" (hash {other.protocol_hash[:12]})\n"
-            f"  compare runs with one protocol: train again with --protocol {one.protocol}"
+            f"  {_protocol_advice(one.protocol, other.protocol)}"
         )
     if one.labels != other.labels:
         raise RunError(
@@ -288,6 +314,17 @@ def _require_comparable(first: Run, second: Run) -> None:
             f"{what}: fold {', '.join(map(str, missing))} is done in one of them only\n"
             f"  run the same `ser train` again, which trains what is not done"
         )
+
+
+def _protocol_advice(wanted: str, other: str) -> str:
+    """How a run comes to the folds of another, as `ser train` takes it."""
+    if wanted == other:
+        return f"both are called {wanted} and divide other speakers: train both with one corpus and one --where"
+    option = wanted
+    if seeded := SEEDED_NAME.fullmatch(wanted):
+        folds, unit, seed = seeded.groups()
+        option = f"{SEEDED if unit == 'speaker' else SEEDED_SESSIONS} --folds {folds} --seed {seed}"
+    return f"compare runs with one protocol: train again with --protocol {option}"
 
 
 def _in_order(run: Run) -> list[Prediction]:

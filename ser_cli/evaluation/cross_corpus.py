@@ -1,7 +1,6 @@
 """A trained model on another corpus: labels mapped by name, and what cannot be mapped said."""
 
-import csv
-import io
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,33 +11,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ser_cli.data.manifest import require_texts
-from ser_cli.data.store import PreparedCorpus
+from ser_cli.data.manifest import Utterance, require_texts
+from ser_cli.data.store import MANIFEST_NAME, PreparedCorpus, open_corpus
 from ser_cli.errors import CorpusError, RunError, count_of
 from ser_cli.evaluation.breakdown import Breakdown, Person, break_down
 from ser_cli.evaluation.cross_tasks import score_tasks_on_corpus
 from ser_cli.evaluation.normalization import Normalization, normalization_of
-from ser_cli.evaluation.pages import Report, Section
-from ser_cli.evaluation.reports import breakdown_sections, few_speakers, score_tiles
-from ser_cli.evaluation.scores import RATES
-from ser_cli.evaluation.tables import Column, Table, rate_columns
-from ser_cli.evaluation.tasks import rates_sentence, tasks_table
-from ser_cli.files import read_table, write_atomically
+from ser_cli.evaluation.scores import RATES, changes_of
+from ser_cli.files import read_table
 from ser_cli.metrics import Scores, confusion_matrix, score
 from ser_cli.provenance import normalized_by, read_description, speakers_trained_on
-from ser_cli.runs.directory import IDENTITY_NAME, Run
-from ser_cli.runs.predictions import PROBABILITY_PREFIX, Prediction
+from ser_cli.runs.directory import IDENTITY_NAME, FoldFolder, Run
+from ser_cli.runs.predictions import Prediction
 from ser_cli.tasks.scores import TaskScores
-
-OUTSIDE_PREFIX = "outside_"
-"""Of columns with the probability of a label that the corpus lacks."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
+class CorpusChoice:
+    """What `--labels` and `--where` took of a prepared corpus."""
+
+    label_set: str
+    """As `--labels` takes it."""
+    labels: tuple[str, ...]
+    where: tuple[str, ...]
+    clips: int
+    """That were chosen, whether or not the model knows their emotion."""
+    prepared: int
+    """Clips of the whole prepared corpus."""
+    not_chosen: dict[str, int]
+    """Prepared clips that were not chosen, by the corpus's own emotions."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` tells of it."""
+        return {
+            "label_set": self.label_set,
+            "corpus_labels": list(self.labels),
+            "where": list(self.where),
+            "chosen_clips": self.clips,
+            "prepared_clips": self.prepared,
+            "not_chosen": self.not_chosen,
+        }
+
+
+@dataclass(frozen=True)
 class Outside:
-    """A label that the model knows and the corpus lacks."""
+    """A label that the model knows and that is not among those chosen of the corpus."""
 
     label: str
     mean_probability: float
@@ -55,7 +74,13 @@ class CrossScores:
     dataset: str
     trained_on: str
     """Corpus that the model was trained on; empty where it does not say."""
+    selected_by: tuple[str, ...]
+    """How the epochs of the folds were chosen, as `done.json` says, each kind once; empty where that is not there."""
+    changes: tuple[str, ...]
+    """What changed while the run of the model went on, as sentences."""
     model_labels: tuple[str, ...]
+    choice: CorpusChoice
+    """What was chosen of the corpus."""
     folds: tuple[tuple[int, Scores], ...]
     """Each fold's model alone."""
     breakdown: Breakdown
@@ -63,9 +88,9 @@ class CrossScores:
     predictions: tuple[Prediction, ...]
     outside: tuple[Outside, ...]
     outside_probabilities: NDArray[np.float64]
-    """(clips, labels that the corpus lacks)."""
+    """(clips, labels that the chosen ones lack)."""
     left_out: dict[str, int]
-    """Clips of each emotion that the model does not know."""
+    """Chosen clips of each emotion that the model does not know."""
     heard: dict[str, int]
     """Clips of each speaker who was in training of a model that is asked here."""
     tasks: dict[int, TaskScores]
@@ -85,8 +110,11 @@ class CrossScores:
             "dataset": self.dataset,
             "model": self.model,
             "trained_on": self.trained_on or None,
+            "selected_by": list(self.selected_by),
+            "changes": list(self.changes),
             "labels": list(self.labels),
             "model_labels": list(self.model_labels),
+            **self.choice.as_json(),
             "folds": [{"fold": index, **asdict(scores)} for index, scores in self.folds],
             "mean": {rate: fmean(values) for rate, values in rates.items()},
             "std": {rate: stdev(values) for rate, values in rates.items()} if len(self.folds) > 1 else None,
@@ -124,6 +152,7 @@ def evaluate_on_corpus(
         CorpusError: fewer than two labels are shared, or a shared label has no clip.
     """
     folders = model_folders(folder)
+    selected_by, changes = _how_trained(folder, folders)
     labels, probabilities, ids, left_out = _classify(folders, corpus, device_name, batch_size, progress)
     shared = [label for label in labels if label in corpus.labels]
     inside = [labels.index(label) for label in shared]
@@ -139,7 +168,10 @@ def evaluate_on_corpus(
         model=str(folder),
         dataset=corpus.name,
         trained_on=_trained_on(folder, folders),
+        selected_by=selected_by,
+        changes=changes,
         model_labels=labels,
+        choice=_choice(corpus),
         folds=tuple((index, _score(clips, shared, lacking)) for index, clips in zip(probabilities, each, strict=True)),
         breakdown=break_down(predictions, shared, people, lacking=lacking),
         predictions=predictions,
@@ -171,96 +203,6 @@ def model_folders(folder: Path) -> dict[int, Path]:
         f"{folder} holds no model: neither {IDENTITY_NAME} of a run nor model.json of a fold is there\n"
         f"  give the folder that `ser train` printed, or one of its fold folders"
     )
-
-
-def write_cross_predictions(path: Path, found: CrossScores) -> None:
-    """Write `id,fold,truth,predicted`, a probability per shared label, and one per label that the corpus lacks."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    header = ["id", "fold", "truth", "predicted", *(PROBABILITY_PREFIX + label for label in found.labels)]
-    writer.writerow([*header, *(OUTSIDE_PREFIX + outside.label for outside in found.outside)])
-    for p, outside in zip(found.predictions, found.outside_probabilities, strict=True):
-        numbers = [f"{value:.6f}" for value in (*p.probabilities, *outside)]
-        writer.writerow([p.id, p.fold, p.truth, p.predicted, *numbers])
-    write_atomically(path, text.getvalue().encode())
-
-
-def mapping_sentences(found: CrossScores) -> list[str]:
-    """What could not be mapped, and what became of it."""
-    sentences = [f"Labels that both know: {', '.join(found.labels)}; the model chooses among these."]
-    if found.left_out:
-        told = ", ".join(f"{emotion} {clips:,}" for emotion, clips in found.left_out.items())
-        sentences.append(f"Left out, since the model does not know their emotion: {told}.")
-    if found.outside:
-        told = ", ".join(
-            f"{o.label} (mean probability {o.mean_probability:.3f}, first choice for {count_of(o.clips, 'clip')})"
-            for o in found.outside
-        )
-        sentences.append(f"The model also knows what the corpus lacks: {told}; not counted.")
-    absent = [entry.label for entry in found.breakdown.recall if not entry.n]
-    if absent:
-        sentences.append(f"No clip shows {' or '.join(absent)}, so UA is over the other emotions.")
-    return sentences
-
-
-def heard_sentence(found: CrossScores) -> str:
-    """A warning where tested speakers were in training; empty where none was."""
-    if not found.heard:
-        return ""
-    some = list(found.heard)
-    shown = ", ".join(some[:5]) + (" …" if len(some) > 5 else "")
-    return (
-        f"{count_of(len(some), 'speaker')} of {found.dataset} ({shown}), {count_of(sum(found.heard.values()), 'clip')}"
-        f" in all, were in this model's training: these figures say nothing about unheard speakers"
-    )
-
-
-def cross_table(found: CrossScores) -> Table:
-    """One row per fold's model, then all folds together."""
-    rows = [(f"fold {index}", s.n, s.wa, s.ua, s.macro_f1) for index, s in found.folds]
-    pooled = found.breakdown.pooled
-    if len(found.folds) > 1:
-        rows.append(("ensemble", pooled.n, pooled.wa, pooled.ua, pooled.macro_f1))
-    columns = (Column("model", "model", "text"), Column("n", "clips", "count"), *rate_columns())
-    return Table("scores", "Scores of each fold's model, and of their mean probabilities", columns, tuple(rows))
-
-
-def describe_cross(found: CrossScores, *, pictures: bool) -> Report:
-    """Everything that is said of a model on another corpus."""
-    heard = heard_sentence(found)
-    return Report(
-        title=f"{Path(found.model).resolve().name} on {found.dataset}",
-        sentences=(
-            f"Trained on {found.trained_on or 'a corpus that the model does not name'}, tested on {found.dataset}.",
-            *found.normalization.sentences(found.dataset),
-            *mapping_sentences(found),
-            "WA is accuracy, UA the mean recall over the emotions.",
-        ),
-        warnings=tuple(filter(None, [heard[:1].upper() + heard[1:], *few_speakers(found.breakdown)])),
-        tiles=score_tiles(found.breakdown),
-        sections=found.normalization.captioned(
-            (
-                Section("Scores", f"Intervals: {found.breakdown.intervals.sentence}.", (), (cross_table(found),)),
-                *_task_sections(found),
-                *breakdown_sections(found.breakdown, pictures=pictures),
-            )
-        ),
-        facts=(
-            ("model", found.model),
-            ("corpus", found.dataset),
-            ("labels of the model", ", ".join(found.model_labels)),
-        ),
-    )
-
-
-def task_sentences(found: CrossScores) -> list[str]:
-    """What each fold's model came to beside emotion."""
-    return [f"fold {index}, tasks beside emotion: {rates_sentence(scores)}" for index, scores in found.tasks.items()]
-
-
-def _task_sections(found: CrossScores) -> list[Section]:
-    rows = [(f"fold {index}", scores) for index, scores in found.tasks.items()]
-    return [Section("Tasks beside emotion", "", (), (tasks_table(rows),))] if rows else []
 
 
 def _classify(
@@ -309,17 +251,57 @@ def _normalization(folders: Mapping[int, Path], corpus: PreparedCorpus, ids: Seq
     return normalization_of("speaker" if "speaker" in each else "clip", ids, speakers)
 
 
+def _choice(corpus: PreparedCorpus) -> CorpusChoice:
+    """What was taken of a prepared corpus, held against all that lies on disk."""
+    whole = open_corpus(corpus.folder).utterances
+    not_chosen = Counter(utterance.emotion for utterance in whole if utterance.id not in corpus.by_id)
+    return CorpusChoice(
+        label_set=corpus.preparation.label_set or ",".join(corpus.labels),
+        labels=corpus.labels,
+        where=corpus.where,
+        clips=len(corpus.utterances),
+        prepared=len(whole),
+        not_chosen=dict(sorted(not_chosen.items())),
+    )
+
+
 def _usable(corpus: PreparedCorpus, labels: Sequence[str]) -> tuple[list[str], dict[str, int]]:
     """Ids whose emotion the model knows, and how many clips of each other emotion there are."""
     shared = [label for label in labels if label in corpus.labels]
     if len(shared) < 2:
         raise CorpusError(
             f"{corpus.name} and the model share {count_of(len(shared), 'label')}; at least 2 are needed\n"
-            f"  the model knows {', '.join(labels)}; the corpus has {', '.join(corpus.labels)}\n"
-            f'  rename or merge the corpus\'s with --labels, such as --labels "{labels[0]}+OTHER,…"'
+            f"  the model knows {', '.join(labels)}; the labels chosen of {corpus.name} are"
+            f" {', '.join(corpus.labels)}\n"
+            f"  {_advice(corpus, open_corpus(corpus.folder).utterances, labels)}"
         )
     unknown = Counter(u.emotion for u in corpus.utterances if u.emotion not in labels)
+    if unknown.total() == len(corpus.utterances):
+        raise CorpusError(
+            f"{corpus.name}: no chosen clip shows an emotion that the model knows, {', '.join(labels)}; there are"
+            f" {', '.join(sorted(unknown))}\n  loosen --where {' and '.join(map(shlex.quote, corpus.where))}"
+        )
     return [u.id for u in corpus.utterances if u.emotion in labels], dict(sorted(unknown.items()))
+
+
+def _advice(corpus: PreparedCorpus, whole: Sequence[Utterance], labels: Sequence[str]) -> str:
+    """How a corpus comes to labels that a model knows; `--labels` chooses and merges emotions, but renames none."""
+    occurring = {utterance.emotion for utterance in whole}
+    known = [label for label in labels if label in occurring]
+    if len(known) > 1:
+        return f"choose what it has of these: --labels {shlex.quote(','.join(known))}"
+    preparation = corpus.preparation
+    source = shlex.quote(preparation.source)
+    if preparation.manifest:
+        manifest = shlex.quote(preparation.manifest)
+        return (
+            f"write the model's names into the column emotion of its manifest, and prepare it again:"
+            f" ser prepare --manifest {manifest} --source {source} --name {preparation.name} --force"
+        )
+    return (
+        f"write the model's names into the column emotion of a copy of {corpus.folder / MANIFEST_NAME}, and prepare"
+        f" that: ser prepare --manifest COPY --source {source} --name OTHER, then --dataset OTHER"
+    )
 
 
 def _predictions(
@@ -352,6 +334,13 @@ def _run_of(folder: Path, folders: Mapping[int, Path]) -> Run | None:
     """The run that a folder is, or belongs to."""
     run = Run(folder if folder not in folders.values() else folder.resolve().parent)
     return run if (run.folder / IDENTITY_NAME).is_file() else None
+
+
+def _how_trained(folder: Path, folders: Mapping[int, Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How the epochs of some models were chosen, and what changed while their run went on."""
+    run = _run_of(folder, folders)
+    facts = {index: FoldFolder(path).facts() for index, path in folders.items() if FoldFolder(path).is_done}
+    return tuple(sorted({str(told["selected_by"]) for told in facts.values()})), changes_of(run, facts)
 
 
 def _trained_on(folder: Path, folders: Mapping[int, Path]) -> str:

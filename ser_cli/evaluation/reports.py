@@ -1,6 +1,6 @@
 """Scores as tables for people and programs, and as a report with pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
     return Report(
         title=f"{identity.dataset}, recipe {identity.recipe}, encoder {identity.encoder}",
         sentences=tuple(sentences),
-        warnings=(*warnings, *few_speakers(breakdown)),
+        warnings=(*warnings, *few_speakers(breakdown.intervals.resampled, breakdown.intervals.units)),
         tiles=score_tiles(breakdown),
         sections=scores.normalization.captioned(sections),
         facts=(
@@ -204,12 +204,36 @@ def score_tiles(breakdown: Breakdown) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def few_speakers(breakdown: Breakdown) -> list[str]:
-    """A warning where intervals rest on few speakers."""
-    intervals = breakdown.intervals
-    if intervals.resampled != "speaker" or intervals.units >= FEW_SPEAKERS:
+def few_speakers(resampled: str, units: int) -> list[str]:
+    """A warning where intervals rest on few speakers.
+
+    Args:
+        resampled: `speaker` or `clip`.
+        units: how many of them there are.
+    """
+    if resampled != "speaker" or units >= FEW_SPEAKERS:
         return []
-    return [f"Only {intervals.units} speakers are tested: the intervals are rough, and rather too narrow."]
+    return [f"Only {units} speakers are tested: the intervals are rough, and rather too narrow."]
+
+
+def changed_warnings(what: str, changes: Sequence[str]) -> list[str]:
+    """One warning where a run was gone on with although something had changed; none where nothing had."""
+    return [f"{what} changed while it went on: {'; '.join(changes)}."] if changes else []
+
+
+def told_of(sentences: Iterable[tuple[str, str]], kind: str = "") -> list[str]:
+    """Each sentence once: as it stands where it holds for all, else behind the names of those it holds for.
+
+    Args:
+        sentences: names, each with what holds for it.
+        kind: of what the names are, to stand before them.
+    """
+    names: dict[str, dict[str, None]] = {}
+    for name, sentence in sentences:
+        names.setdefault(sentence, {})[name] = None
+    if len(names) == 1:
+        return list(names)
+    return [f"{kind}{', '.join(of)}: {sentence}" for sentence, of in names.items()]
 
 
 def interval_sentence(breakdown: Breakdown) -> str:

@@ -85,6 +85,23 @@ class RunScores:
         }
 
 
+def changes_of(run: Run | None, facts: Mapping[int, Mapping[str, Any]]) -> tuple[str, ...]:
+    """What changed while folds were trained, and where they began from other weights, a sentence each.
+
+    Args:
+        run: theirs; None for folds that were copied elsewhere.
+        facts: of the folds that are done, by index.
+
+    Raises:
+        RunError: a fold's `done.json` is damaged.
+    """
+    return (
+        *(run.changes() if run else ()),
+        *(f"fold {index}: {change}" for index, told in facts.items() for change in told.get("changes", ())),
+        *(differing_weights(weights_of_folds(run, facts)) if run else ()),
+    )
+
+
 def evaluate_run(run: Run) -> RunScores:
     """Score the folds of a run that are done.
 
@@ -114,11 +131,7 @@ def evaluate_run(run: Run) -> RunScores:
         mean={rate: fmean(values) for rate, values in rates.items()},
         std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
         breakdown=breakdown,
-        changes=(
-            *run.changes(),
-            *(f"fold {i}: {change}" for i in done for change in facts[i].get("changes", ())),
-            *differing_weights(weights_of_folds(run, done)),
-        ),
+        changes=changes_of(run, facts),
         tasks=evaluate_tasks(run, done, breakdown.pooled.wa),
         normalization=normalization_of(by, (p.id for p in everything), speakers),
     )
