@@ -111,6 +111,83 @@ def test_a_dry_run_refuses_a_folder_that_holds_no_encoder(ser, tones, verb, argu
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("verb", ["train", "ablate"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--device", "cuda:9"], 2, "--device cuda:9: not on this machine"),
+        (["--device", "cpu", "--set", "training.precision=float16"], 2, "needs a GPU, found cpu; use float32"),
+    ],
+)
+def test_a_dry_run_refuses_a_device_that_the_run_would_refuse(ser, tones, verb, arguments, code, told):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    grid = ("--grid", "mixing", "--cells", 1) if verb == "ablate" else ()
+    command = (verb, *grid, "--manifest", tones, "--recipe", "conformer", "--folds", 2, *arguments, "--output", "run")
+    dry = ser(*command, "--dry-run")
+    assert (dry.exit_code, dry.stdout) == (code, "")
+    assert told in dry.stderr
+    if verb == "train":
+        assert ser(*command).stderr.endswith(dry.stderr)
+    assert not Path("run").exists()
+
+
+def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(ser, tones):
+    command = ("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--output")
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    assert ser(*command, "run").exit_code == 0
+    for arguments, told in (
+        (("mine",), "mine exists and holds no run; choose a new folder with --output"),
+        (("mine", "--force"), "mine exists and holds no run; choose a new folder with --output"),
+        (("run", "--seed", 5), "seed: 0 there, 5 asked for"),
+        (("run", "--seed", 5, "--resume-anyway"), "run holds another run"),
+        (("run", "--epochs", 3), "training.epochs: 2 there, 3 asked for"),
+    ):
+        dry = ser(*command, *arguments, "--dry-run")
+        assert (dry.exit_code, dry.stdout) == (1, "")
+        assert told in dry.stderr
+        assert dry.stderr.splitlines()[-1] == ser(*command, *arguments).stderr.splitlines()[-1]
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    for arguments in (("run",), ("run", "--seed", 5, "--force"), ("run", "--epochs", 3, "--resume-anyway"), ("new",)):
+        assert ser(*command, *arguments, "--dry-run").exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+    assert Path("mine/thesis.txt").read_text() == "years of work"
+    assert not Path("new").exists()
+
+
+def test_a_dry_run_tells_a_program_folds_and_recipe(ser, tones):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    command = (
+        "train",
+        "--manifest",
+        tones,
+        "--folds",
+        3,
+        "--fold",
+        2,
+        *TINY,
+        "--seed",
+        7,
+        "--dry-run",
+        "--output",
+        "x",
+    )
+    told = json.loads(ser(*command, "--json").stdout)
+    assert (told["run"], told["dataset"], told["labels"]) == ("x", "tones", ["angry", "happy", "sad"])
+    assert told["protocol"] == "seeded-3-of-6-speakers-seed-7"
+    assert (told["recipe"]["seed"], told["recipe"]["training"]["epochs"]) == (7, 2)
+    assert [(fold["fold"], fold["wanted"]) for fold in told["folds"]] == [(1, False), (2, True), (3, False)]
+    everybody = {f"p{number}" for number in range(1, 7)}
+    for fold in told["folds"]:
+        sides = [set(fold[side]["speakers"]) for side in ("train", "validation", "test")]
+        assert set.union(*sides) == everybody
+        assert sum(map(len, sides)) == len(everybody)
+        # Nine clips of each speaker.
+        assert [fold[side]["clips"] for side in ("train", "validation", "test")] == [9 * len(side) for side in sides]
+    text = ser(*command).stdout.splitlines()
+    assert f"# fold 2: train {' '.join(told['folds'][1]['train']['speakers'])}; validation " in "\n".join(text)
+
+
 def test_a_class_missing_from_a_fold_is_named(ser, tmp_path):
     manifest = write_tone_corpus(tmp_path / "few", speakers=4)
     lines = manifest.read_text().splitlines()
@@ -192,6 +269,12 @@ def test_evaluating_what_is_no_run_is_told(ser, folder, told):
     result = ser("evaluate", folder)
     assert result.exit_code == 1
     assert told in result.stderr
+
+
+def test_force_without_a_folder_to_write_into_is_refused(ser):
+    result = ser("evaluate", "run", "--force")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--force writes into an --output folder that holds files; give --output DIR" in result.stderr
 
 
 def test_evaluating_an_unfinished_run_is_told(ser, tones):
@@ -291,3 +374,17 @@ def test_threads_do_not_spin_long_unless_told_to(monkeypatch, given, expected):
     __main__.main()
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     assert seen == [expected]
+
+
+def test_a_dry_run_tells_a_program_where_the_recordings_will_come_from(ser, home):
+    result = ser("prepare", "--dataset", "ravdess", "--download", "--dry-run", "--json", "-q")
+    told = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert (told["dataset"], told["recordings"]) == ("ravdess", "fetched")
+    assert told["licence"].startswith("CC BY-NC-SA 4.0")
+    assert told["archive"].startswith("https://zenodo.org/")
+    assert told["source"] == str(home / "sources" / "ravdess")
+    rendered = json.loads(ser("prepare", "--dataset", "demo", "--dry-run", "--json").stdout)
+    assert (rendered["dataset"], rendered["recordings"]) == ("demo", "rendered")
+    assert "archive" not in rendered
+    assert not home.exists()

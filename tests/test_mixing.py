@@ -255,6 +255,74 @@ def test_an_output_folder_is_replaced_only_on_request_and_only_if_it_holds_mixtu
     assert [path.name for path in Path("thesis").iterdir()] == ["chapter.tex"]
 
 
+def test_force_replaces_the_mixtures_and_nothing_that_lies_beside_them(ser, corpus):
+    command = ("mix", "--dataset", "tones", "--output", "mixed", "--count")
+    assert ser(*command, 12, "--with-originals").exit_code == 0
+    mine = ["notes.txt", "audio/my own.flac", "originals/list.txt", "run/recipe.toml", ".kept"]
+    for name in mine:
+        Path("mixed", name).parent.mkdir(exist_ok=True)
+        Path("mixed", name).write_text(f"mine: {name}")
+    assert ser(*command, 2, "--no-page", "--force").exit_code == 0
+    there = {str(path.relative_to("mixed")) for path in Path("mixed").rglob("*") if path.is_file()}
+    assert there == {*mine, "metadata.csv", "plan.csv", "audio/mix-0001.flac", "audio/mix-0002.flac"}
+    assert all(Path("mixed", name).read_text() == f"mine: {name}" for name in mine)
+    assert [row["file_name"] for row in rows_of(Path("mixed/metadata.csv"))] == [
+        f"audio/mix-000{n}.flac" for n in (1, 2)
+    ]
+
+
+def test_a_link_among_the_mixtures_is_not_followed_when_they_are_replaced(ser, corpus):
+    mixed(ser, "--count", 2)
+    Path("mixed/audio").rename("elsewhere")
+    Path("mixed/audio").symlink_to("../elsewhere")
+    mixed(ser, "--count", 1, "--force")
+    assert {path.name for path in Path("elsewhere").iterdir()} == {"mix-0001.flac", "mix-0002.flac"}
+    assert not Path("mixed/audio").is_symlink()
+    assert {path.name for path in Path("mixed/audio").iterdir()} == {"mix-0001.flac"}
+
+
+def test_a_call_that_is_stopped_while_it_replaces_is_never_taken_for_a_whole_one(ser, corpus, monkeypatch):
+    mixed(ser, "--count", 3)
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ser_cli.mixtures.output_folder._delete_old", stop)
+        assert ser("mix", "--dataset", "tones", "--output", "mixed", "--seed", 1, "--force").exit_code == 130
+    assert not Path("mixed/metadata.csv").exists()
+    refused = ser("mix", "--dataset", "tones", "--output", "mixed")
+    assert (refused.exit_code, "replace them with --force" in refused.stderr) == (2, True)
+    rows = mixed(ser, "--count", 2, "--force")
+    assert {path.name for path in Path("mixed").iterdir()} == {"audio", "metadata.csv", "plan.csv"}
+    assert {path.name for path in Path("mixed/audio").iterdir()} == {Path(row["file_name"]).name for row in rows}
+
+
+@pytest.mark.parametrize("output", [".", "../work", "link"])
+def test_the_output_may_be_the_working_folder_or_a_link_to_an_empty_one(ser, corpus, output, tmp_path):
+    (tmp_path / "empty").mkdir()
+    if output == "link":
+        Path("link").symlink_to(tmp_path / "empty")
+    kept = Path.cwd().stat().st_ino
+    for more in ([], ["--force"]):
+        result = ser("mix", "--dataset", "tones", "--output", output, "--count", 2, "--no-page", *more)
+        assert result.exit_code == 0, result.stderr
+    assert Path.cwd().stat().st_ino == kept  # a shell that stands in it stays in it
+    folder = tmp_path / "empty" if output == "link" else Path()
+    assert {path.name for path in folder.iterdir()} == {"audio", "metadata.csv", "plan.csv"}
+    assert len(rows_of(folder / "metadata.csv")) == 2
+
+
+def test_a_link_that_leads_nowhere_is_refused_before_anything_is_mixed(ser, corpus, monkeypatch):
+    Path("link").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    monkeypatch.setattr("ser_cli.mixtures.writing.render", None)
+    for name in ("link", "loop"):
+        result = ser("mix", "--dataset", "tones", "--output", name, "--count", 2)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"error: {name} is a link that leads nowhere; choose another --output\n"
+
+
 def test_an_interrupted_call_leaves_nothing(ser, corpus, monkeypatch):
     def stop(*args):
         raise OSError(28, "No space left on device")
@@ -288,4 +356,10 @@ def test_dry_run_writes_nothing(ser, corpus):
     result = ser("mix", "--dataset", "tones", "--output", "mixed", "--dry-run")
     assert result.exit_code == 0
     assert "20 mixtures of 54 clips would be written to mixed" in result.stderr
+    assert not Path("mixed").exists()
+
+
+def test_dry_run_tells_a_program_what_would_be_written(ser, corpus):
+    result = ser("mix", "--dataset", "tones", "--output", "mixed", "--count", 7, "--from", "sad", "--dry-run", "--json")
+    assert json.loads(result.stdout) == {"dataset": "tones", "output": "mixed", "mixtures": 7, "clips": 54}
     assert not Path("mixed").exists()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,89 @@ def test_an_output_file_of_another_model_list_or_maker_is_refused(ser, run_folde
     assert len(Path("out.tsv").read_text().splitlines()) == 7
 
 
+@pytest.mark.parametrize("options", [(), ("--json",), ("--header",), ("--window", 0.2, "--hop", 0.1)], ids=str)
+def test_what_was_mended_is_tried_again_by_the_same_command_and_the_rest_is_kept(ser, run_folder, clips, options):
+    command = ("predict", "--model", run_folder, "--device", "cpu", *options, "--batch-size", 1)
+    names = [clips[0], "late.wav", *clips[1:3], "cut.wav", "never.wav", clips[3]]
+    write_tone(Path("cut.wav"), 500, 2.0)
+    whole = Path("cut.wav").read_bytes()
+    Path("cut.wav").write_bytes(whole[:30_000])
+    first = ser(*command, *names, "--output", "out.tsv")
+    assert "3 of 7 recordings could not be classified" in first.stderr
+    assert first.stderr.endswith("\n  the same command tries them again\n")
+    before = Path("out.tsv").read_bytes()
+    assert ser(*command, *names, "--output", "out.tsv").exit_code == 1  # nothing was mended
+    assert Path("out.tsv").read_bytes() == before
+    write_tone(Path("late.wav"), 900, 0.7)
+    Path("cut.wav").write_bytes(whole)
+    again = ser(*command, *names, clips[4], "--output", "out.tsv")
+    assert again.exit_code == 1
+    assert "trying 3 recordings again that could not be classified before" in again.stderr
+    assert "1 of 8 recordings could not be classified" in again.stderr
+    assert ser(*command, *names, clips[4], "--output", "anew.tsv").exit_code == 1
+    assert Path("out.tsv").read_bytes() == Path("anew.tsv").read_bytes()
+    write_tone(Path("never.wav"), 900, 0.7)
+    last = ser(*command, *names, clips[4], "--output", "out.tsv")
+    assert last.exit_code == 0
+    assert b"error" not in Path("out.tsv").read_bytes()
+    assert {path.name for path in Path().glob(".out*")} <= {".out.tsv.lock"}
+
+
+def test_a_retry_that_is_stopped_leaves_the_file_as_it_was(ser, run_folder, clips, monkeypatch):
+    Path("link.tsv").symlink_to("out.tsv")
+    command = ("predict", "--model", run_folder, clips[0], "a.wav", "b.wav", clips[1], "--output", "link.tsv")
+    assert ser(*command).exit_code == 1
+    before = Path("out.tsv").read_bytes()
+    write_tone(Path("a.wav"), 500)
+    write_tone(Path("b.wav"), 500)
+    with monkeypatch.context() as patch:
+        patch.setattr("ser_cli.prediction.streams._classify", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert ser(*command).exit_code == 130
+    assert Path("out.tsv").read_bytes() == before
+    assert ser(*command).exit_code == 0
+    assert [row[0] for row in rows(Path("out.tsv").read_text())] == [clips[0], "a.wav", "b.wav", clips[1]]
+    assert Path("link.tsv").is_symlink()
+
+
+def test_the_line_that_answers_another_list_is_named_as_an_editor_counts_it(ser, run_folder, clips):
+    command = ("predict", "--model", run_folder, "--header", "--window", 0.1, "--output", "out.tsv")
+    assert ser(*command, *clips[:3]).exit_code == 0
+    refused = ser(*command, *clips[:2], clips[5])
+    lines = Path("out.tsv").read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, start=1) if line.startswith(clips[2]))
+    assert f"line {number} answers {clips[2]}, and the list has {clips[5]} there" in refused.stderr
+
+
+def test_a_hop_above_the_window_says_what_it_leaves_out(ser, run_folder, clips):
+    result = ser("predict", "--model", run_folder, "--window", 0.1, "--hop", 0.25, clips[0])
+    assert result.stderr == "warning: --hop 0.25 is above --window 0.1: of each 0.25 s, 0.15 s are not heard\n"
+    assert result.exit_code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the names of files are no bytes")
+def test_names_that_the_locale_cannot_read_or_write_are_told_and_the_rest_of_the_list_is_labelled(run_folder, clips):
+    command = [sys.executable, "-m", "ser_cli", "predict", "--model", run_folder, "-q", "чай.wav", "-"]
+    result = subprocess.run(
+        command,
+        input=b"clips/caf\xe9.wav\n" + "чай.wav".encode() + b"\n" + clips[1].encode() + b"\n",
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+    )
+    assert result.returncode == 1
+    assert result.stderr == b"error: 3 of 4 recordings could not be classified; their lines say `error` and why\n"
+    told = [line.split("\t")[:2] for line in result.stdout.decode("ascii").splitlines()]
+    tea = "\\u0447\\u0430\\u0439.wav"
+    assert told[:3] == [[tea, "error"], ["clips/caf\\xe9.wav", "error"], [tea, "error"]]
+    assert told[3][0] == clips[1]
+    assert told[3][1] in LABELS
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 1)])
+def test_a_list_may_hold_names_that_are_no_utf_8(shard):
+    stream = io.TextIOWrapper(io.BytesIO(b"caf\xe9.wav\nb.wav\n"), encoding="utf-8", errors="strict")
+    assert list(map(os.fsencode, list_recordings(["-"], shard, stdin=stream))) == [b"caf\xe9.wav", b"b.wav"]
+
+
 @pytest.mark.parametrize(
     ("duration_s", "window_s", "hop_s", "expected"),
     [
@@ -339,6 +423,17 @@ def test_half_a_reader_ends_the_command_without_a_traceback(run_folder, clips):
         (["--export", "onnx"], "--export needs a file to write"),
         (["--export", "onnx", "--output", "m.onnx"], "this run has 2; choose one: --fold 1"),
         (["--export", "onnx", "--output", "m.onnx", "a.wav"], "takes no AUDIO"),
+        (["--export", "onnx", "--output", "m", "--device", "cpu"], "--device would change nothing"),
+        (
+            ["--export", "onnx", "--output", "m", "--json", "--header", "--window", "4", "--batch-size", "1"],
+            "--export writes the model, and --window, --batch-size, --json, --header would change nothing; leave",
+        ),
+        (
+            ["--export", "onnx", "--output", "m", "--texts", "t", "--speakers", "all", "--shard", "1/2", "--hop", "1"],
+            "--export writes the model, and --hop, --texts, --speakers, --shard would change nothing; leave it out",
+        ),
+        (["--force", "a.wav"], "--force writes --output anew, and no file is named; give --output FILE, or leave"),
+        (["--header", "--json", "a.wav"], "--header names columns, and each line of --json names what it tells"),
         (["--device", "cuda:99", "a.wav"], "--device cuda:99: not on this machine"),
     ],
 )

@@ -274,3 +274,15 @@ def test_a_table_that_cannot_be_used_is_refused(ser, trained, calls, table, sent
     result = ser("predict", "--model", trained / "run", "--speakers", "who.csv", "calls")
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in result.stderr
+
+
+def test_what_failed_beside_other_recordings_of_its_speaker_is_tried_again_only_anew(ser, trained, calls):
+    command = ("predict", "--model", trained / "run", "--speakers", "all", "--output", "out.tsv", "calls", "late.wav")
+    first = ser(*command)
+    assert "1 of 6 recordings could not be classified" in first.stderr
+    assert "they are tried again only with --force" in first.stderr
+    before = Path("out.tsv").read_bytes()
+    write_tone(Path("late.wav"), 800)
+    again = ser(*command)
+    assert (again.exit_code, Path("out.tsv").read_bytes()) == (1, before)
+    assert ser(*command, "--force").exit_code == 0

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ser_cli.evaluation.scores import RunScores
     from ser_cli.runs.directory import Run
 
+RESULTS = {"run.json": "a run", "study.json": "a study", "model.json": "a model", "done.json": "a fold of a run"}
+"""By its file: what folders hold that have scores or predictions of their own."""
+
 EXAMPLES = options.examples("ser evaluate runs/demo", "ser evaluate runs/demo --json")
 
 
@@ -39,7 +42,11 @@ def evaluate(
         typer.Option(metavar="ID", help="Draw the frame attention of this clip; may be given several times."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the report goes (default: the run folder).")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the report goes (default: the run folder; with two runs or --dataset none is written).",
+        ),
     ] = None,
     figures: Annotated[
         bool, typer.Option("--figures/--no-figures", help="Draw pictures and write report.html, or tables alone.")
@@ -71,7 +78,11 @@ def evaluate(
         raise UsageError(
             "--device and --batch-size are for the models that --dataset or --manifest asks; leave them out"
         )
+    if force and output is None:
+        raise UsageError("--force writes into an --output folder that holds files; give --output DIR, or leave it out")
     if output is not None:
+        if elsewhere or len(run) > 1 or output.resolve() != run[0].resolve():
+            _require_no_results(output)
         _require_free(output, force)
     if elsewhere:
         from ser_cli.evaluation.cross_corpus import model_folders
@@ -108,6 +119,20 @@ def _require_free(output: Path, force: bool) -> None:
         raise UsageError(f"--output {output}: it is a file; give a folder")
     if not force and output.is_dir() and any(output.iterdir()):
         raise RunError(f"--output {output}: it holds files already\n  choose another folder, or write into it: --force")
+
+
+def _require_no_results(output: Path) -> None:
+    """See that a report does not take the place of another's: `--force` is for reports that were written here.
+
+    Raises:
+        RunError: the folder is that of a run, of one of its folds, or of a study.
+    """
+    for name, what in RESULTS.items():
+        if (output / name).exists():
+            raise RunError(
+                f"--output {output}: it holds {what} ({name}), whose files may not be mixed with another's report\n"
+                f"  choose another folder"
+            )
 
 
 def _evaluate_run(
@@ -207,27 +232,27 @@ def _evaluate_elsewhere(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
-    from ser_cli.evaluation import cross_corpus
+    from ser_cli.evaluation import cross_corpus, cross_report
 
     with counting_bar(console, "classifying", "clip") as progress:
         found = cross_corpus.evaluate_on_corpus(
             folder, corpus, device_name=device, batch_size=batch_size, progress=progress
         )
     console.say(f"{folder} on {found.dataset}")
-    for sentence in (*found.normalization.sentences(found.dataset), *cross_corpus.mapping_sentences(found)):
+    for sentence in (*found.normalization.sentences(found.dataset), *cross_report.mapping_sentences(found)):
         console.say(sentence)
-    for sentence in cross_corpus.task_sentences(found):
+    for sentence in cross_report.task_sentences(found):
         console.say(sentence)
-    if heard := cross_corpus.heard_sentence(found):
-        console.insist(heard)
+    for warning in cross_report.cross_warnings(found):
+        console.insist(warning)
     if output is not None:
-        cross_corpus.write_cross_predictions(output / "predictions.csv", found)
-    describe = functools.partial(cross_corpus.describe_cross, found)
+        cross_report.write_cross_predictions(output / "predictions.csv", found)
+    describe = functools.partial(cross_report.describe_cross, found)
     _write(console, output, describe, found.as_json(), figures=figures)
     if json:
         console.result_json(found.as_json())
     else:
-        table = cross_corpus.cross_table(found)
+        table = cross_report.cross_table(found)
         rows = [tuple(cell.replace(",", "") for cell in row) for row in table.cells()]
         console.result_table([column.title for column in table.columns], rows)
 

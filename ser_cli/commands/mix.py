@@ -45,7 +45,9 @@ class Split(StrEnum):
 
 
 def mix(
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of the mixtures; must be new.")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Folder of the mixtures; must be new or empty.")
+    ],
     dataset: options.Dataset = None,
     manifest: options.Manifest = None,
     count: Annotated[
@@ -73,7 +75,12 @@ def mix(
     ] = None,
     lam_lambda: Annotated[
         float | None,
-        typer.Option("--lambda", metavar="WEIGHT", show_default="0.5", help="Of lam: weight of the first waveform."),
+        typer.Option(
+            "--lambda",
+            metavar="WEIGHT",
+            show_default="0.5",
+            help="Of lam: weight of the first waveform (metadata.csv tells that of the second label).",
+        ),
     ] = None,
     alpha: Annotated[
         float | None,
@@ -100,7 +107,11 @@ def mix(
         int | None, typer.Option(min=1, metavar="I", help="Mix only clips of this fold's side, counted from 1.")
     ] = None,
     split: Annotated[
-        Split, typer.Option(metavar="train|validation|test", help="The side of --fold whose clips are mixed.")
+        Split,
+        typer.Option(
+            metavar="train|validation|test",
+            help="The side of --fold whose clips are mixed; as in training where 2 speakers choose the epoch.",
+        ),
     ] = Split.TRAIN,
     folds: Annotated[int | None, typer.Option(metavar="K", help="Number of folds, as for `ser train`.")] = None,
     protocol: Annotated[
@@ -162,10 +173,13 @@ def mix(
     ids = _clips_of(console, corpus, fold, split, folds, protocol, settings.seed)
     plans = _plans(corpus, ids, settings, count=count or DRAWN, pairs=pairs, plan=plan, from_=from_, into=into)
     if dry_run:
-        from ser_cli.mixtures.writing import require_free
+        from ser_cli.mixtures.output_folder import require_free
 
         require_free(output, force=force)
         console.say(f"{count_of(len(plans), 'mixture')} of {count_of(len(ids), 'clip')} would be written to {output}")
+        if json:
+            told = {"dataset": corpus.name, "output": str(output), "mixtures": len(plans), "clips": len(ids)}
+            console.result_json(told)
         return
     _write(console, corpus, plans, output, originals=ids if with_originals else (), page=page, force=force, json=json)
 
@@ -181,8 +195,9 @@ def _write(
     force: bool,
     json: bool,
 ) -> None:
-    from ser_cli.mixtures.page import PAGE_NAME, SHOWN_MIXTURES, write_page
-    from ser_cli.mixtures.writing import MANIFEST_NAME, METADATA_NAME, PLAN_NAME, describe, write_mixtures
+    from ser_cli.mixtures.output_folder import MANIFEST_NAME, METADATA_NAME, PAGE_NAME, PLAN_NAME
+    from ser_cli.mixtures.page import SHOWN_MIXTURES, write_page
+    from ser_cli.mixtures.writing import describe, write_mixtures
 
     finish = (lambda folder, clips: write_page(corpus, clips, folder)) if page else None
     with counting_bar(console, "mixing", "clip") as progress:

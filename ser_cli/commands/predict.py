@@ -2,8 +2,6 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,20 +13,19 @@ from ser_cli.console import Console
 from ser_cli.errors import SerError, UsageError, count_of
 
 if TYPE_CHECKING:
-    from ser_cli.prediction.answers import Answer
+    from collections.abc import Mapping
+
     from ser_cli.prediction.classifiers import OpenedModel
     from ser_cli.prediction.clips import Windows
-    from ser_cli.prediction.hearing import HeardSpeakers
-    from ser_cli.prediction.recordings import Source
-    from ser_cli.prediction.speakers import Speakers, SpokenRecordings
+    from ser_cli.prediction.speakers import Speakers
     from ser_cli.prediction.transcripts import Transcripts
 
 EXAMPLES = options.examples(
     "ser predict --model runs/demo clip.wav calls/", "ser predict --model runs/demo --window 4 --hop 1 meeting.flac"
 )
 
-TOLD_EVERY_S = 60.0
-"""Between two lines about how far a long list is."""
+BATCH_SIZE = 16
+"""Clips at a time, unless --batch-size asks for others."""
 
 
 class Export(StrEnum):
@@ -55,7 +52,7 @@ def predict(
     ] = None,
     fold: Annotated[
         list[int] | None,
-        typer.Option(metavar="I", help="Use this fold alone, counted from 1; may be given several times."),
+        typer.Option(metavar="I", help="Use only this fold, counted from 1; several are averaged."),
     ] = None,
     window: Annotated[
         float | None, typer.Option(metavar="S", help="Cut recordings into windows of so many seconds.")
@@ -86,8 +83,12 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write there, and go on there where an earlier call stopped."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Clips at a time.")] = 16,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", show_default=str(BATCH_SIZE), help="Clips at a time.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+    ] = None,
     header: Annotated[bool, typer.Option("--header", help="Begin with a line that names the columns.")] = False,
     export: Annotated[
         Export | None,
@@ -104,12 +105,19 @@ def predict(
     terminal a table. Any format, rate and number of channels. A recording that cannot be read gets a line with
     `error` and the reason, the others go on, and the exit status is 1.
 
-    With --window each recording gets one line per window, with its start and end in seconds, whatever its length.
+    A recording is heard as a whole, up to 120 s. Testing parts clips above the recipe's training.max_clip_s into
+    windows and averages what is said of them, so that predictions.csv tells other probabilities of such a clip. With
+    --window each recording gets one line per window, with its start and end in seconds, whatever its length.
+
+    With --output the same command goes on where it was stopped, and tries again what could not be read.
 
     A model that normalises by speaker needs --speakers: it hears all recordings once before it says anything of them.
     """
     console = Console(quiet, verbose)
-    windows = _check(audio or [], window, hop, export, output)
+    given = {"--window": window, "--hop": hop, "--texts": texts, "--speakers": speakers, "--shard": shard}
+    given |= {"--batch-size": batch_size, "--device": device, "--json": json, "--header": header}
+    _require_read(given, export=export is not None, force=force, output=output)
+    windows = _check(console, audio or [], window, hop, export, output)
     from ser_cli.prediction.recordings import list_recordings, parse_shard
     from ser_cli.prediction.speakers import list_spoken
 
@@ -119,10 +127,11 @@ def predict(
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()
+    from ser_cli.commands.answering import AnswerWriter
     from ser_cli.devices import choose_device
     from ser_cli.prediction.classifiers import open_model
 
-    opened = open_model(model, fold or (), choose_device("cpu" if export else device))
+    opened = open_model(model, fold or (), choose_device("cpu" if export else device or "auto"))
     if export:
         assert output is not None
         _export(console, opened, output, force=force)
@@ -132,12 +141,13 @@ def predict(
     told = _speakers(opened, model, speakers)
     spoken = list_spoken(told, list_recordings(audio or []), part) if told else None
     sources = iter(spoken.part) if spoken else list_recordings(audio or [], part)
-    view = _Writer(console, opened, windows, transcripts, spoken, json=json, header=header)
+    view = AnswerWriter(console, opened, windows, transcripts, spoken, json=json, header=header)
+    at_a_time = batch_size or BATCH_SIZE
     try:
         if output is None:
-            failed, done = view.to_stdout(sources, batch_size)
+            failed, done = view.to_stdout(sources, at_a_time)
         else:
-            failed, done = view.to_file(sources, batch_size, output, force=force)
+            failed, done = view.to_file(sources, at_a_time, output, force=force)
     except BrokenPipeError:
         # The reader has seen enough, such as `| head`; Python's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -147,11 +157,38 @@ def predict(
     if failed:
         raise SerError(
             f"{failed:,} of {count_of(done, 'recording')} could not be classified; their lines say `error` and why"
+            + ("" if output is None else f"\n  {view.of_what_failed}")
         )
 
 
+def _require_read(given: "Mapping[str, object]", *, export: bool, force: bool, output: Path | None) -> None:
+    """See that nothing is asked for that would change nothing.
+
+    Args:
+        given: options that writing a model does not read.
+        export: whether a model is to be written.
+        force: whether a file may be written anew.
+        output: that file.
+
+    Raises:
+        UsageError: something is.
+    """
+    asked = [name for name, value in given.items() if value is not None and value is not False]
+    if export and asked:
+        raise UsageError(f"--export writes the model, and {', '.join(asked)} would change nothing; leave it out")
+    if force and output is None:
+        raise UsageError("--force writes --output anew, and no file is named; give --output FILE, or leave --force out")
+    if given["--header"] and given["--json"]:
+        raise UsageError("--header names columns, and each line of --json names what it tells; leave one of them out")
+
+
 def _check(
-    audio: list[str], window: float | None, hop: float | None, export: Export | None, output: Path | None
+    console: Console,
+    audio: list[str],
+    window: float | None,
+    hop: float | None,
+    export: Export | None,
+    output: Path | None,
 ) -> "Windows | None":
     """What the options ask for, before anything heavy is loaded."""
     if export:
@@ -170,6 +207,8 @@ def _check(
     for name, value in (("--window", window), ("--hop", hop)):
         if not 0.025 <= value <= 120:
             raise UsageError(f"{name} {value}: expected seconds from 0.025 to 120, such as --window 4 --hop 1")
+    if hop > window:
+        console.warn(f"--hop {hop:g} is above --window {window:g}: of each {hop:g} s, {hop - window:g} s are not heard")
     from ser_cli.prediction.clips import Windows
 
     return Windows(window, hop)
@@ -237,158 +276,3 @@ def _export(console: Console, opened: "OpenedModel", output: Path, *, force: boo
         raise SerError(f"--output {output} exists; name another file, or write it anew with --force")
     export_onnx(ensemble.members[0], output)
     console.result(str(output))
-
-
-class _Writer:
-    """Puts answers where they belong, one whole line at a time."""
-
-    def __init__(
-        self,
-        console: Console,
-        opened: "OpenedModel",
-        windows: "Windows | None",
-        transcripts: "Transcripts | None",
-        spoken: "SpokenRecordings | None",
-        *,
-        json: bool,
-        header: bool,
-    ) -> None:
-        self.console, self.opened, self.windows = console, opened, windows
-        self.transcripts, self.spoken = transcripts, spoken
-        self.json, self.header = json, header and not json
-
-    def to_stdout(self, sources: "Iterator[Source]", batch_size: int) -> tuple[int, int]:
-        """How many recordings failed, and how many there were."""
-        from ser_cli.prediction.answers import Columns, as_json, as_tsv, tsv_header
-
-        labels, cut = self.opened.classifier.labels, self.windows is not None
-        line: Callable[[Answer], str] = as_tsv
-        if self.json:
-            line = lambda answer: as_json(answer, labels)  # noqa: E731
-        elif sys.stdout.isatty():
-            columns = Columns(labels, windows=cut)
-            self.console.result(columns.header())
-            line = columns.line
-        elif self.header:
-            self.console.result(tsv_header(labels, windows=cut))
-        return self._run(sources, batch_size, lambda answer: self.console.result(line(answer)), 0, 0)
-
-    def to_file(self, sources: "Iterator[Source]", batch_size: int, output: Path, *, force: bool) -> tuple[int, int]:
-        """The same, with those that an earlier call classified."""
-        from ser_cli.prediction.answers import AnswerFile, Resumption, as_json, as_tsv, tsv_header
-
-        labels, cut = self.opened.classifier.labels, self.windows
-        facts = {
-            "model": self.opened.fingerprint,
-            "labels": labels,
-            "format": "json" if self.json else "tsv",
-            "header": self.header,
-            "window_s": cut.window_s if cut else None,
-            "hop_s": cut.hop_s if cut else None,
-            **({"texts": self.transcripts.hash} if self.transcripts else {}),
-            **({"speakers": self.spoken.hash} if self.spoken else {}),
-        }
-        with AnswerFile(output, facts).open(force=force) as file:
-            earlier = Resumption(file, json_lines=self.json, windows=cut is not None, header=self.header)
-            remaining = _prefetched(earlier.remaining(sources))
-            if earlier.done:
-                self.console.say(f"{output} has {count_of(earlier.done, 'recording')} already; going on after them")
-
-            def write(text: str) -> None:
-                file.write(text.encode() + b"\n")
-                file.flush()
-
-            if self.header and not earlier.kept:
-                write(tsv_header(labels, windows=cut is not None))
-            return self._run(
-                remaining,
-                batch_size,
-                lambda answer: write(as_json(answer, labels) if self.json else as_tsv(answer)),
-                earlier.failed,
-                earlier.done,
-            )
-
-    def _run(
-        self,
-        sources: "Iterator[Source]",
-        batch_size: int,
-        write: "Callable[[Answer], None]",
-        failed: int,
-        done: int,
-    ) -> tuple[int, int]:
-        from ser_cli.prediction.streams import predict_recordings
-
-        heard = None
-        if self.spoken is not None:
-            left = tuple(sources)
-            heard, sources = self._hear(self.spoken, left, batch_size), iter(left)
-        before, began, told = done, time.monotonic(), time.monotonic()
-        previous: Answer | None = None
-        answers = predict_recordings(
-            self.opened.classifier,
-            sources,
-            batch_size=batch_size,
-            windows=self.windows,
-            transcripts=self.transcripts,
-            heard=heard,
-        )
-        for answer in answers:
-            write(answer)
-            failed += bool(answer.error)
-            done += not (previous and _continues(answer, previous))
-            previous = answer
-            if (now := time.monotonic()) - told > TOLD_EVERY_S:
-                told = now
-                self.console.say(f"{count_of(done, 'recording')}, {(done - before) / (now - began):.1f} per second")
-        return failed, done
-
-    def _hear(self, spoken: "SpokenRecordings", sources: "Sequence[Source]", batch_size: int) -> "HeardSpeakers | None":
-        """What the speakers of some recordings have in common; nothing where nothing is left to be said."""
-        from ser_cli.prediction.classifiers import Ensemble
-        from ser_cli.prediction.hearing import hear
-
-        ensemble, to_hear = self.opened.classifier, spoken.to_hear(sources)
-        assert isinstance(ensemble, Ensemble)
-        if not to_hear:
-            return None
-        told = time.monotonic()
-
-        def say(done: int) -> None:
-            nonlocal told
-            if (now := time.monotonic()) - told > TOLD_EVERY_S:
-                told = now
-                self.console.say(f"heard {done:,} of {count_of(len(to_hear), 'recording')}")
-
-        heard = hear(
-            ensemble,
-            to_hear,
-            spoken.speakers.of,
-            batch_size=batch_size,
-            windows=self.windows,
-            transcripts=self.transcripts,
-            progress=say,
-        )
-        self.console.say(
-            f"heard {count_of(heard.recordings, 'recording')} of {count_of(int((heard.clips > 0).sum()), 'speaker')};"
-            f" each answer is relative to the recordings of its own speaker"
-        )
-        if alone := int((heard.clips == 1).sum()):
-            self.console.warn(
-                f"{count_of(alone, 'speaker')} with one recording alone: it is heard half against itself and half"
-                f" against the voices that the model was trained on; give more recordings of a speaker where there are"
-                f" any"
-            )
-        return heard
-
-
-def _continues(answer: "Answer", previous: "Answer") -> bool:
-    """Whether two answers are about one recording, cut into windows."""
-    return previous.start_s is not None and answer.path == previous.path and answer.start_s != 0
-
-
-def _prefetched(sources: "Iterator[Source]") -> "Iterator[Source]":
-    """The same stream, its first part taken now: that settles what is done already."""
-    from itertools import chain, islice
-
-    first = list(islice(sources, 1))
-    return chain(first, sources)

@@ -73,6 +73,8 @@ def prepare(
         raise UsageError("give either --dataset NAME or --manifest FILE")
     listed = _list(console, dataset, manifest, source, name, labels, download=download, dry_run=dry_run)
     if listed is None:
+        if json:
+            console.result_json(_recordings_to_come(dataset or "", download=download))
         return
     for note in listed.listing.notes:
         console.say(f"{listed.name}: {note}")
@@ -143,6 +145,30 @@ def _fetch(console: Console, corpus: "Corpus", *, dry_run: bool) -> None:
     if not dry_run:
         with counting_bar(console, f"fetching {corpus.name}", "B") as progress:
             download_corpus(corpus.name, corpus.download, progress)
+
+
+def _recordings_to_come(dataset: str, *, download: bool) -> dict[str, Any]:
+    """What a dry run tells a program of a corpus whose recordings are not there yet."""
+    from ser_cli.corpora import find_corpus
+    from ser_cli.home import source_folder
+
+    corpus = find_corpus(dataset)
+    told: dict[str, Any] = {
+        "dataset": corpus.name,
+        "recordings": "fetched" if download else "rendered",
+        "title": corpus.title,
+        "licence": corpus.licence,
+        "homepage": corpus.homepage,
+        "source": str(source_folder(corpus.name)),
+    }
+    if not download or corpus.download is None:
+        return told
+    return told | {
+        "archive": corpus.download.url,
+        "archive_bytes": corpus.download.size_bytes,
+        "unpacked_bytes": corpus.download.unpacked_bytes,
+        "md5": corpus.download.md5,
+    }
 
 
 def _say_listing(console: Console, listed: "Source") -> None:

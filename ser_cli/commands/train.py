@@ -178,8 +178,8 @@ def train(
     if check_text:
         _warn_of_repeated_texts(console, plan)
     if dry_run:
-        require_startable(plan, folder)
-        _describe(console, plan, folder)
+        require_startable(plan, folder, device, force=force, changed_anyway=resume_anyway)
+        _describe(console, plan, folder, json=json)
         return
     if is_first:
         _say_plan(console, plan, folder, was_default=output is None)
@@ -263,19 +263,50 @@ def _say_plan(console: Console, plan: "Plan", folder: Path, *, was_default: bool
         )
 
 
-def _describe(console: Console, plan: "Plan", folder: Path) -> None:
+def _describe(console: Console, plan: "Plan", folder: Path, *, json: bool) -> None:
     """The resolved recipe and the folds, on stdout."""
+    if json:
+        console.result_json(_as_json(plan, folder))
+        return
     console.result(f"# run folder: {folder}")
     console.result(f"# protocol: {plan.protocol.name} {plan.protocol.hash[:12]}: {plan.protocol.rule}")
     console.result(f"# labels: {plan.corpus.preparation.label_set}: {', '.join(plan.corpus.labels)}")
     for condition in plan.corpus.where:
         console.result(f"# where: {condition}")
     for fold in plan.folds:
-        speakers = [
-            f"{side} {' '.join(sorted({plan.corpus.by_id[i].speaker for i in ids}))}" for side, ids in fold.sides if ids
-        ]
-        console.result(f"# fold {fold.index}: {'; '.join(speakers)}")
+        told = [f"{side} {' '.join(_speakers(plan, ids))}" for side, ids in fold.sides if ids]
+        console.result(f"# fold {fold.index}: {'; '.join(told)}")
     console.result(plan.recipe.as_toml().rstrip())
+
+
+def _as_json(plan: "Plan", folder: Path) -> dict[str, object]:
+    """The same for a program."""
+    return {
+        "run": str(folder),
+        "dataset": plan.corpus.name,
+        "protocol": plan.protocol.name,
+        "protocol_hash": plan.protocol.hash,
+        "rule": plan.protocol.rule,
+        "caveats": plan.caveats,
+        "label_set": plan.corpus.preparation.label_set,
+        "labels": list(plan.corpus.labels),
+        "where": list(plan.corpus.where),
+        "folds": [
+            {
+                "fold": fold.index,
+                "wanted": fold.index in plan.wanted,
+                **{side: {"speakers": _speakers(plan, ids), "clips": len(ids)} for side, ids in fold.sides},
+            }
+            for fold in plan.folds
+        ],
+        "recipe_name": plan.recipe_name,
+        "recipe": plan.recipe.model_dump(mode="json"),
+    }
+
+
+def _speakers(plan: "Plan", ids: Sequence[str]) -> list[str]:
+    """Who is heard in some clips."""
+    return sorted({plan.corpus.by_id[identity].speaker for identity in ids})
 
 
 def _warn_of_repeated_texts(console: Console, plan: "Plan") -> None:

@@ -5,6 +5,7 @@ says: a header may promise 4 GB, a FLAC file of 1 MB may hold a day of silence.
 """
 
 import errno
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -191,7 +192,7 @@ def _open_audio(path: Path) -> Iterator[RecordingStream]:
     import soundfile
 
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(_name_for_libsndfile(path))
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         # soundfile raises TypeError for a .raw file, which has no header.
         raise AudioError(f"{path}: cannot be decoded ({_reason(error, path)})") from None
@@ -200,6 +201,15 @@ def _open_audio(path: Path) -> Iterator[RecordingStream]:
         _require_rate(path, rate_hz)
         promised_s = file.frames / rate_hz if file.frames < _UNKNOWN_FRAMES else None
         yield RecordingStream(rate_hz, file.channels, promised_s, _audio_blocks(path, file))
+
+
+def _name_for_libsndfile(path: Path) -> Path | bytes:
+    """The path, or its bytes where they are no text, as soundfile would have to encode it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
 
 
 def _audio_blocks(path: Path, file: "soundfile.SoundFile") -> Iterator[NDArray[np.float32]]:

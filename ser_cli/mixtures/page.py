@@ -14,9 +14,8 @@ from ser_cli.console import visible
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.files import write_atomically
+from ser_cli.mixtures.output_folder import PAGE_NAME
 from ser_cli.mixtures.writing import MixedClip, describe, encode_flac, render
-
-PAGE_NAME = "index.html"
 
 SHOWN_MIXTURES = 50
 """Mixtures with players and pictures; each holds three clips, so that more would make a page too large to open."""

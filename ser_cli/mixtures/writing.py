@@ -11,7 +11,6 @@ originals/ manifest.csv where asked for: the clips themselves, and all of it as 
 import csv
 import io
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -27,12 +26,17 @@ from ser_cli.data.manifest import SOURCE_A, SOURCE_B, Utterance
 from ser_cli.data.mixup import MixPlan, Mixture, mix, mix_targets
 from ser_cli.data.selection import value_of
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.errors import SerError, UsageError, count_of
+from ser_cli.errors import UsageError, count_of
 from ser_cli.files import write_atomically
-
-METADATA_NAME = "metadata.csv"
-PLAN_NAME = "plan.csv"
-MANIFEST_NAME = "manifest.csv"
+from ser_cli.mixtures.output_folder import (
+    AUDIO,
+    MANIFEST_NAME,
+    METADATA_NAME,
+    ORIGINALS,
+    PLAN_NAME,
+    building,
+    require_free,
+)
 
 FULL_SCALE = 0.999
 """Where the peak of a mixture that would clip is brought to; the gain is recorded."""
@@ -68,45 +72,34 @@ def write_mixtures(
     finish: Callable[[Path, Sequence[MixedClip]], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[MixedClip, ...]:
-    """Write mixtures with their metadata; the folder appears whole, by one rename, or not at all.
+    """Write mixtures with their metadata, all of them or none; see `output_folder.building`.
 
     Args:
         corpus: where the clips are.
         plans: what to mix.
-        output: made by this call.
+        output: a new or empty folder; what lies beside old mixtures stays.
         originals: ids to write beside the mixtures, with a manifest of everything; empty for none.
-        force: replace what an earlier call left there.
+        force: replace mixtures that an earlier call left there.
         finish: called with the folder that is being built, for what else belongs into it.
         progress: told how it goes on.
 
     Raises:
-        UsageError: the folder exists, or labels cannot be written as votes.
+        UsageError: the folder holds something, or labels cannot be written as votes.
         SerError: the folder cannot be written.
     """
     require_free(output, force=force)
-    building = output.with_name(f".{output.name}.part")
-    try:
-        shutil.rmtree(building, ignore_errors=True)
-        (building / "audio").mkdir(parents=True)
-        clips = tuple(_write_all(corpus, plans, building, progress))
-        write_atomically(building / METADATA_NAME, _as_csv(_metadata_rows(corpus, clips)))
-        write_atomically(building / PLAN_NAME, _as_csv([asdict(plan) for plan in plans]))
+    with building(output) as folder:
+        (folder / AUDIO).mkdir()
+        clips = tuple(_write_all(corpus, plans, folder, progress))
+        write_atomically(folder / METADATA_NAME, _as_csv(_metadata_rows(corpus, clips)))
+        write_atomically(folder / PLAN_NAME, _as_csv([asdict(plan) for plan in plans]))
         if originals:
-            (building / "originals").mkdir()
-            _write_originals(corpus, originals, building)
+            (folder / ORIGINALS).mkdir()
+            _write_originals(corpus, originals, folder)
             rows = [*_original_rows(corpus, originals), *_manifest_rows(corpus, clips)]
-            write_atomically(building / MANIFEST_NAME, _as_csv(rows))
+            write_atomically(folder / MANIFEST_NAME, _as_csv(rows))
         if finish:
-            finish(building, clips)
-        if output.exists():
-            shutil.rmtree(output)
-        building.rename(output)
-    except OSError as error:
-        raise SerError(
-            f"cannot write {output}: {error.strerror or error}\n  free space there, or choose another --output"
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            finish(folder, clips)
     return clips
 
 
@@ -124,20 +117,6 @@ def render(corpus: PreparedCorpus, plan: MixPlan) -> tuple[Mixture, float]:
     return mixture._replace(waveform=mixture.waveform * np.float32(gain)), float(20 * np.log10(gain))
 
 
-def require_free(output: Path, *, force: bool) -> None:
-    """See that mixtures may be written to a folder.
-
-    Raises:
-        UsageError: it holds something else, or mixtures that are not to be replaced.
-    """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not (output / PLAN_NAME).is_file() or not (output / METADATA_NAME).is_file():
-        raise UsageError(f"{output} exists and holds something else than mixtures; choose another --output")
-    if not force:
-        raise UsageError(f"{output} holds mixtures already; choose another --output, or replace them with --force")
-
-
 def _write_all(
     corpus: PreparedCorpus, plans: Sequence[MixPlan], folder: Path, progress: Progress | None
 ) -> Iterator[MixedClip]:
@@ -147,7 +126,7 @@ def _write_all(
     def write(numbered: tuple[int, MixPlan]) -> MixedClip:
         number, plan = numbered
         mixture, gain_db = render(corpus, plan)
-        name = f"audio/mix-{number:0{digits}d}.flac"
+        name = f"{AUDIO}/mix-{number:0{digits}d}.flac"
         (folder / name).write_bytes(encode_flac(mixture.waveform))
         target = mix_targets(corpus.target(plan.dominant), corpus.target(plan.interfering), mixture.weight)
         return MixedClip(
@@ -213,7 +192,7 @@ def _manifest_rows(corpus: PreparedCorpus, clips: Sequence[MixedClip]) -> list[d
 def _original_rows(corpus: PreparedCorpus, ids: Sequence[str]) -> list[dict[str, object]]:
     rows = []
     for number, identity in enumerate(ids, start=1):
-        row = _row_of(corpus.by_id[identity], f"originals/{number:06d}.flac", identity)
+        row = _row_of(corpus.by_id[identity], f"{ORIGINALS}/{number:06d}.flac", identity)
         row[votes.COLUMN] = _as_votes(corpus, corpus.target(identity))
         empty = (SOURCE_A, SOURCE_B, *(ALSO + what for what in ("speaker", "session", "dialog")))
         rows.append(row | dict.fromkeys(empty, ""))
@@ -239,7 +218,7 @@ def _write_originals(corpus: PreparedCorpus, ids: Sequence[str], folder: Path) -
     def write(numbered: tuple[int, str]) -> None:
         number, identity = numbered
         # What resampling let exceed full scale is clipped here, as in the 16-bit file that it came from.
-        path = folder / f"originals/{number:06d}.flac"
+        path = folder / f"{ORIGINALS}/{number:06d}.flac"
         path.write_bytes(encode_flac(np.clip(corpus.waveform(identity), -1, 1)))
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

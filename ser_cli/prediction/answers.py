@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Columns:
     def line(self, answer: Answer) -> str:
         """One row."""
         if answer.error:
-            return f"{ERROR}: {_encodable(answer.path)}: {answer.error}"
+            return f"{ERROR}: {_encodable(answer.path)}: {_encodable(answer.error)}"
         times = "" if answer.start_s is None else f"{answer.start_s:>8.1f} {answer.end_s:>8.1f}  "
         shares = " ".join(
             f"{100 * value:>{max(5, len(name))}.1f}"
@@ -165,6 +166,13 @@ class AnswerFile:
         write_atomically(self.facts_path, (json.dumps(self.facts, indent=1) + "\n").encode())
 
 
+def _copy(source: IO[bytes], target: IO[bytes], length: int) -> None:
+    """Copy so many bytes from where two files stand."""
+    while length and (content := source.read(min(length, _CHUNK))):
+        target.write(content)
+        length -= len(content)
+
+
 def _cut_partial_line(file: IO[bytes]) -> None:
     """Cut off what follows the last line end."""
     end = file.seek(0, os.SEEK_END)
@@ -180,16 +188,28 @@ def _cut_partial_line(file: IO[bytes]) -> None:
     file.seek(0)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A recording that an earlier call could not classify, and the lines that say so."""
+
+    source: Source
+    start: int
+    """In bytes from the start of the file, as is the end."""
+    end: int
+
+
 class Resumption:
-    """Goes through a list and the lines that answer it already, side by side, without holding either."""
+    """Goes through a list and the lines that answer it already, side by side; of both it holds what failed alone."""
 
     def __init__(self, file: IO[bytes], *, json_lines: bool, windows: bool, header: bool) -> None:
         self.file, self.json_lines, self.windows = file, json_lines, windows
         self.done = 0
-        self.failed = 0
+        self.failures: list[Failure] = []
         self.kept = 0
         """Bytes of lines whose recordings are answered as a whole."""
-        if header and file.readline():
+        self.lines = 0
+        """That were read."""
+        if header and self._next_line():
             self.kept = file.tell()
 
     def remaining(self, sources: Iterator[Source]) -> Iterator[Source]:
@@ -198,7 +218,7 @@ class Resumption:
         Raises:
             SerError: the lines answer another list.
         """
-        line = self.file.readline()
+        line = self._next_line()
         pending: list[Source] = []
         while line:
             source = next(sources, None)
@@ -206,27 +226,56 @@ class Resumption:
             name = source.name if isinstance(source, Missing) else source
             if source is None or path != (_encodable(name or "") if self.json_lines else _plain(name or "")):
                 raise SerError(
-                    f"{self.file.name}: line {self.done + 1} answers {path}, and the list has"
+                    f"{self.file.name}: line {self.lines:,} answers {path}, and the list has"
                     f" {name or 'nothing'} there\n  it is of another list: name another file, or use --force"
                 )
-            line = self.file.readline()
+            line = self._next_line()
             while self.windows and line:
                 next_path, next_start, next_failed = self._read(line)
                 if next_path != path or next_start == 0 or window_start is None:
                     break
                 failed |= next_failed
                 window_start = next_start
-                line = self.file.readline()
+                line = self._next_line()
             if not line and self.windows and not failed:
                 pending = [source]  # it may lack windows: it is done again
                 break
+            end = self.file.tell() - len(line)
+            if failed:
+                self.failures.append(Failure(source, self.kept, end))
             self.done += 1
-            self.failed += failed
-            self.kept = self.file.tell() - len(line)
+            self.kept = end
         self.file.truncate(self.kept)
         self.file.seek(self.kept)
         yield from pending
         yield from sources
+
+    def mend(self, answers: Iterator[Sequence[bytes]]) -> None:
+        """Put new lines in the place of those that say what failed; the file changes as a whole or not at all.
+
+        Args:
+            answers: the lines of each of `failures`, in their order.
+        """
+        path = Path(self.file.name).resolve()
+        part = path.with_name(f".{path.name}.part")
+        try:
+            with part.open("wb") as new:
+                self.file.seek(0)
+                for failure, lines in zip(self.failures, answers, strict=True):
+                    _copy(self.file, new, failure.start - self.file.tell())
+                    new.writelines(lines)
+                    self.file.seek(failure.end)
+                shutil.copyfileobj(self.file, new)
+                new.flush()
+                os.fsync(new.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _next_line(self) -> bytes:
+        line = self.file.readline()
+        self.lines += bool(line)
+        return line
 
     def _read(self, line: bytes) -> tuple[str, float | None, bool]:
         """Path, start of the window, whether it is an error."""

@@ -3,6 +3,7 @@
 The stream is never held as a whole, so that a list of a million paths costs no more memory than one of ten.
 """
 
+import io
 import os
 import re
 import sys
@@ -67,9 +68,10 @@ def list_recordings(names: Sequence[str], shard: Shard | None = None, stdin: IO[
         shard: keep one part. The list is gone through twice then, once to count it.
         stdin: in place of standard input.
     """
-    if shard is None:
-        return _expand(names, stdin or sys.stdin)
-    return _part(names, shard, stdin or sys.stdin)
+    given = stdin or sys.stdin
+    if STDIN in names and isinstance(given, io.TextIOWrapper):
+        given.reconfigure(errors="surrogateescape")  # names are bytes, as those of arguments and folders are
+    return _expand(names, given) if shard is None else _part(names, shard, given)
 
 
 def _part(names: Sequence[str], shard: Shard, stdin: IO[str]) -> Iterator[Source]:

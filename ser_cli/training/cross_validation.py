@@ -28,7 +28,7 @@ from ser_cli.recipe import Recipe
 from ser_cli.runs.directory import FoldFolder, Run, RunIdentity, flat_settings
 from ser_cli.runs.embeddings import write_embeddings
 from ser_cli.runs.environment import write_environment
-from ser_cli.runs.opening import open_or_create_run
+from ser_cli.runs.opening import open_or_create_run, require_openable
 from ser_cli.training.checkpoint_times import Interval
 from ser_cli.training.embedding import embed_fold
 from ser_cli.training.fold import Resuming, train_fold
@@ -128,14 +128,28 @@ def plan_cross_validation(
     return Plan(corpus, recipe, recipe_name, chosen, made, tuple(sorted(set(wanted))) or tuple(f.index for f in made))
 
 
-def require_startable(plan: Plan, folder: Path) -> None:
+def require_startable(
+    plan: Plan, folder: Path, device_name: str, *, force: bool = False, changed_anyway: bool = False
+) -> None:
     """See, as far as that takes no time, that `cross_validate` would begin; nothing is written.
 
+    Args:
+        plan: what would be trained.
+        folder: of the run.
+        device_name: as `--device` takes it.
+        force: another run that lies in the folder may be deleted.
+        changed_anyway: a run of another recipe, corpus or version may be gone on with.
+
     Raises:
+        UsageError: the device or the precision is not to be had.
         EncoderError: a file of weights is not named or not there.
+        RunError: the folder holds something else, or another run.
     """
+    _choose_arithmetic(device_name, plan.recipe)
     if not _all_done(plan, folder):
         require_weights(plan.recipe)
+    settings = flat_settings(plan.recipe.model_dump(mode="json"))
+    require_openable(folder, plan.identity, settings, force=force, changed_anyway=changed_anyway)
 
 
 def _require_labels(corpus: PreparedCorpus) -> None:
@@ -237,6 +251,19 @@ def accelerate(device_name: str, recipe: Recipe) -> Accelerator:
     Raises:
         UsageError: they are not to be had.
     """
+    device, precision = _choose_arithmetic(device_name, recipe)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if recipe.training.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = recipe.training.tf32
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+
+
+def _choose_arithmetic(device_name: str, recipe: Recipe) -> tuple[torch.device, str]:
+    """The device that was asked for, which is the current one from here on, and the precision.
+
+    Raises:
+        UsageError: they are not to be had.
+    """
     device = choose_device(device_name)
     if device.type == "cuda" and device.index is not None:
         if were_several_started():
@@ -250,11 +277,7 @@ def accelerate(device_name: str, recipe: Recipe) -> Accelerator:
             "training.retry_smaller parts the batches of one process, and several were started: the others would wait\n"
             "  set it to false, and lower training.batch_size where the memory is small"
         )
-    precision = choose_precision(recipe.training.precision, device)
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if recipe.training.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = recipe.training.tf32
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+    return device, choose_precision(recipe.training.precision, device)
 
 
 def _arithmetic(accelerator: Accelerator) -> dict[str, object]:

@@ -1,5 +1,6 @@
 import errno
 import os
+import sys
 from pathlib import Path
 
 import av
@@ -275,3 +276,15 @@ def test_what_fails_while_a_recording_is_stored_is_not_said_of_the_recording(tmp
     with pytest.raises(OSError, match="No space left"), open_recording(tmp_path / name) as stream:
         next(stream.blocks)
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the names of files are no bytes")
+def test_a_name_that_is_no_utf_8_is_read_and_told(tmp_path):
+    plain, odd = tmp_path / "tone.wav", Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.wav"))
+    write_tone(plain, 440)
+    expected = read_recording(plain).waveform
+    plain.rename(odd)
+    assert np.array_equal(read_recording(odd).waveform, expected)
+    odd.write_bytes(b"RIFF")
+    with pytest.raises(AudioError, match=r"caf\\xe9\.wav: cannot be decoded|cannot be decoded"):
+        read_recording(odd)

@@ -1,0 +1,98 @@
+"""The folder that mixtures are written into: what in it is theirs, and how old ones give way to new ones."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ser_cli.errors import SerError, UsageError
+
+METADATA_NAME = "metadata.csv"
+PLAN_NAME = "plan.csv"
+MANIFEST_NAME = "manifest.csv"
+PAGE_NAME = "index.html"
+AUDIO, ORIGINALS = "audio", "originals"
+
+RECORDINGS = {AUDIO: r"mix-\d{4,}\.flac", ORIGINALS: r"\d{6,}\.flac"}
+"""Folders of recordings, and what the recordings in them are called."""
+HALF_NAME = f".{METADATA_NAME}"
+"""What `metadata.csv` is called while old mixtures give way to new ones: nothing reads half of each as a whole."""
+BUILDING_NAME = ".mix.part"
+
+
+def require_free(output: Path, *, force: bool) -> None:
+    """See that mixtures may be written to a folder.
+
+    Raises:
+        UsageError: it holds something else, or mixtures that are not to be replaced.
+    """
+    if output.is_symlink() and not output.exists():
+        raise UsageError(f"{output} is a link that leads nowhere; choose another --output")
+    # Hidden names are what a stopped call left, or what the system keeps in every folder.
+    if not output.exists() or (output.is_dir() and all(path.name.startswith(".") for path in output.iterdir())):
+        return
+    described = (output / METADATA_NAME).is_file() or (output / HALF_NAME).is_file()
+    if not described or not (output / PLAN_NAME).is_file():
+        raise UsageError(f"{output} exists and holds something else than mixtures; choose another --output")
+    if not force:
+        raise UsageError(f"{output} holds mixtures already; choose another --output, or replace them with --force")
+
+
+@contextmanager
+def building(output: Path) -> Iterator[Path]:
+    """A new folder whose files are those of the mixtures once the block has ended; without an error, or not at all.
+
+    A folder that is not there yet appears whole, by one rename. In one that is there, old mixtures give way to the
+    new ones and everything else stays; `metadata.csv` comes last. A link is followed to the folder that it leads to.
+
+    Raises:
+        SerError: the folder cannot be written.
+    """
+    # `.` has no name of its own, and a link cannot be replaced by a folder.
+    there = output.resolve()
+    part = there / BUILDING_NAME if there.is_dir() else there.with_name(f".{there.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if there.is_dir():
+            _move_into(part, there)
+        else:
+            part.rename(there)
+    except OSError as error:
+        raise SerError(
+            f"cannot write {output}: {error.strerror or error}\n  free space there, or choose another --output"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _move_into(part: Path, output: Path) -> None:
+    """Put new mixtures in the place of old ones; a call that is stopped here leaves what `--force` goes on over."""
+    half = output / HALF_NAME
+    (part / METADATA_NAME).replace(half)
+    (output / METADATA_NAME).unlink(missing_ok=True)
+    (part / PLAN_NAME).replace(output / PLAN_NAME)
+    _delete_old(output)
+    for path in sorted(path for path in part.rglob("*") if path.is_file()):
+        target = output / path.relative_to(part)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
+    half.replace(output / METADATA_NAME)
+
+
+def _delete_old(output: Path) -> None:
+    """Delete what an earlier call wrote beside metadata and plan, and nothing else that lies in the folder."""
+    for name in (MANIFEST_NAME, PAGE_NAME):
+        (output / name).unlink(missing_ok=True)
+    for name, recording in RECORDINGS.items():
+        folder = output / name
+        if folder.is_symlink():  # it may lead anywhere: what lies there is not of these mixtures
+            folder.unlink()
+            continue
+        for path in folder.glob("*.flac"):
+            if re.fullmatch(recording, path.name):
+                path.unlink()
+        with suppress(OSError):
+            folder.rmdir()
