@@ -1,4 +1,4 @@
-"""The batch of all processes together: what a loss reads when training runs on several devices.
+"""The batch of all processes together: what losses and means read when training runs on several devices.
 
 Every process computes the loss of the whole batch, so its value is the same everywhere and equal to that of one
 process with the concatenated batch. The rows that another process made are constants here; its own backward pass
@@ -8,7 +8,7 @@ Convention: the gradient that leaves `whole_batch` is multiplied by the number o
 DistributedDataParallel averages the parameters' gradients over the processes where a sum is meant. Parameters of a
 loss (class centers) get their whole gradient in every process; averaging leaves it as it is.
 
-A loss of this package must therefore be called by all processes together, or it waits for the others.
+What calls these functions must therefore be called by all processes together, or it waits for the others.
 """
 
 from collections.abc import Sequence

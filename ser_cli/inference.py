@@ -46,6 +46,8 @@ def predict_stored(
         max_batch_s: see `classify_stored`.
         progress: told how many clips are done.
     """
+    if not ids:  # of several processes with few clips, some have none
+        return ()
     probabilities = classify_stored(
         model, corpus, ids, batch_size, max_clip_s=max_clip_s, max_batch_s=max_batch_s, progress=progress
     )
@@ -207,7 +209,7 @@ def classify_stored(
             left[identity] -= clip.samples
             done += left[identity] == 0
         progress(done)
-    return np.array([probabilities[identity] for identity in ids]).reshape(len(ids), len(corpus.labels))
+    return np.stack([probabilities[identity] for identity in ids])
 
 
 @torch.inference_mode()

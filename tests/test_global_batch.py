@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ser_cli.global_batch import own_share, whole_batch
 from ser_cli.losses import CenterLoss, FrameSupConLoss, focal_loss, kl_loss, log_denominators
-from ser_cli.losses.global_batch import own_share, whole_batch
 from ser_cli.models.speaker_normalization import SpeakerNormalization
 from ser_cli.processes import number_of_processes
 from tests.losses.two_processes import found_by_two

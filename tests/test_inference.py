@@ -57,6 +57,7 @@ def test_a_long_clip_has_the_mean_of_its_windows_weighted_by_their_lengths(model
 
 def test_predictions_come_in_the_order_of_the_ids_with_the_likeliest_label(model, corpus):
     ids = ["c", "a", "f"]
+    assert predict_stored(model, corpus, [], 2, 16) == ()
     predictions = predict_stored(model, corpus, ids, 2, 16, max_clip_s=0.4)
     assert [p.id for p in predictions] == ids
     rows = classify_stored(model, corpus, ids, 16, max_clip_s=0.4)

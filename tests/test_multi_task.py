@@ -209,6 +209,7 @@ def test_long_clips_are_heard_in_windows():
         stretch=lambda identity, start, n: np.array(clips[identity][start : start + n], dtype=np.float32),
         target=lambda identity: np.eye(2, dtype=np.float32)[0],
         by_id={identity: Utterance(identity, "", "sad", "p1", text="b") for identity in clips},
+        speaker_numbers={("p1", ""): 0},
     )
     outputs = TaskOutputs(gender=("female", "male"), characters=("a", "b", " "))
     half = {"max_clip_s": 4 / 16_000}

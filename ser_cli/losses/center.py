@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ser_cli.losses.global_batch import whole_batch
+from ser_cli.global_batch import whole_batch
 
 
 def center_loss(projections: Tensor, targets: Tensor, centers: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ser_cli.losses.global_batch import whole_batch
+from ser_cli.global_batch import whole_batch
 
 
 def contrastive_center_loss(projections: Tensor, targets: Tensor, centers: Tensor, theta: float = 1.0) -> Tensor:

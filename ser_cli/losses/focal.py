@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ser_cli.losses.global_batch import whole_batch
+from ser_cli.global_batch import whole_batch
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ser_cli.losses.global_batch import whole_batch
+from ser_cli.global_batch import whole_batch
 
 
 def mean_over_labelled(values: Tensor, labelled: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ser_cli.losses.global_batch import log_sum_over_processes, own_share, sum_over_processes
+from ser_cli.global_batch import log_sum_over_processes, own_share, sum_over_processes
 
 CPU_BLOCK_FRAMES = 2048
 """Rows and columns of a block, 16 MiB of float32 numbers.

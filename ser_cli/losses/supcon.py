@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ser_cli.losses.global_batch import whole_batch
+from ser_cli.global_batch import whole_batch
 from ser_cli.losses.log_denominators import gradient_of_log_denominators, log_denominators
 
 

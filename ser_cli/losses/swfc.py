@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ser_cli.losses.global_batch import whole_batch
+from ser_cli.global_batch import whole_batch
 
 SwfcForm = Literal["positives", "printed"]
 """How the equation is read; see `swfc_loss`."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ser_cli.losses.global_batch import sum_with_gradient, whole_batch
+from ser_cli.global_batch import sum_with_gradient, whole_batch
 
 MOMENTUM = 0.01
 """Share of each training batch in the running mean over speakers."""

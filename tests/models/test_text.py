@@ -125,7 +125,7 @@ def break_tokenizer(folder: Path, **changes) -> None:
         (lambda f: (f / "tokenizer.json").write_text("{"), "no usable configuration, tokenizer and weights"),
         (lambda f: break_tokenizer(f, post_processor=None), "its tokenizer puts no token such as [CLS] before a text"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\x01"), "no usable configuration, tokenizer and weights"),
-        (lambda f: (f / "config.json").unlink(), "no usable configuration, tokenizer and weights"),
+        (lambda f: (f / "config.json").unlink(), "the folder holds no config.json"),
     ],
 )
 def test_a_folder_that_lacks_something_is_refused_with_a_sentence(bert, spoil, told):
