@@ -29,10 +29,6 @@ def _is_positive(*values: float) -> bool:
     return any(value > 0 for value in values)
 
 
-def _is_set(value: str) -> bool:
-    return bool(value)
-
-
 def _is(*names: str) -> Callable[[str], bool]:
     return lambda value: value in names
 
@@ -83,7 +79,7 @@ READINGS = (
         _is_positive,
     ),
     Reading("conformer.noise_min_snr_db conformer.noise_max_snr_db", "conformer.noise_share", _is_positive),
-    Reading("text.*", "text.encoder", _is_set),
+    Reading("text.*", "text.encoder", bool),
     Reading("text.heads", "text.fusion", _is("attention")),
 )
 """In the order in which they are told: the first that is not fulfilled."""
