@@ -28,7 +28,7 @@ from ser_cli.recipe import Recipe
 from ser_cli.tasks.outputs import TaskOutputs
 
 WEIGHTS_NAME = "model.safetensors"
-FORMAT = 5
+FORMAT = 6
 """Of `model.json`; the first had neither hashes nor provenance. All earlier ones are still read; models of the fourth
 begin to hear a clip up to 16 ms earlier or later than they did, as ends of silence are now found to the millisecond."""
 HEAD_BEFORE_FORMAT_3 = {f"classifier.{name}": f"head.classifier.{name}" for name in ("weight", "bias")}
@@ -156,6 +156,8 @@ def _recipe_of(description: dict[str, Any]) -> Any:
     """The recipe that a description tells, with what was not told yet as it then was."""
     recipe, version = description["recipe"], description.get("format", 1)
     conformer: dict[str, Any] = {}
+    if version < 6:  # no styles were mixed in training
+        conformer |= {"mixstyle_share": 0.0}
     if version < 5:  # what silence is did not follow the noise, and no background was laid behind training clips
         conformer |= {"trim_over_noise_db": 0.0, "background_share": 0.0}
     if version < 4:  # clips were heard with the silence at their ends

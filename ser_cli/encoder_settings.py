@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ser_cli.settings_section import NotNegative, Section, Share, SnrDb, Width
+from ser_cli.settings_section import NotNegative, Positive, Section, Share, SnrDb, Width
 
 BUILT_IN_ENCODER = "conformer"
 """The encoder that is trained from scratch and needs no download."""
@@ -151,6 +151,11 @@ class ConformerSettings(Section):
     """Lowest ratio of a clip's mean power to that of this noise, in dB."""
     noise_max_snr_db: SnrDb = 50.0
     """Highest ratio of a clip's mean power to that of this noise, in dB."""
+    mixstyle_share: Share = 0.5
+    """Share of the training clips whose mean and range in each band move towards those of another clip of the batch
+    (MixStyle): another average voice, with the same course of the sound. Labels stay as they are."""
+    mixstyle_alpha: Positive = 0.4
+    """Parameter of the Beta distribution that says how far."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ConformerSettings":

@@ -79,6 +79,7 @@ READINGS = (
         _is_positive,
     ),
     Reading("conformer.noise_min_snr_db conformer.noise_max_snr_db", "conformer.noise_share", _is_positive),
+    Reading("conformer.mixstyle_alpha", "conformer.mixstyle_share", _is_positive),
     Reading("text.*", "text.encoder", bool),
     Reading("text.heads", "text.fusion", _is("attention")),
 )

@@ -188,13 +188,13 @@ def test_a_model_of_the_format_before_heads_had_names_gives_the_same(folder):
     assert all(torch.equal(value, weights[name]) for name, value in load_model(folder).model.state_dict().items())
 
 
-@pytest.mark.parametrize("version", [2, 3, 4, 5])
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6])
 @pytest.mark.parametrize("noise_db", [-20, -60])
 def test_models_of_earlier_versions_hear_as_much_of_a_clip_as_they_were_trained_on(folder, version, noise_db):
     told = json.loads((folder / "model.json").read_text())
     del told["sha256"]
     told["format"] = version
-    since = {"trim_over_noise_db": 5, "background_share": 5, "trim_db": 4, "trim_jitter_db": 4}
+    since = {"mixstyle_share": 6, "trim_over_noise_db": 5, "background_share": 5, "trim_db": 4, "trim_jitter_db": 4}
     for key in (key for key, first in since.items() if version < first):
         del told["recipe"]["conformer"][key]
     told["sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -203,9 +203,11 @@ def test_models_of_earlier_versions_hear_as_much_of_a_clip_as_they_were_trained_
     wave = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) * 10 ** (noise_db / 20) / 2**0.5
     wave[0, 16_000:32_000] += tone
     loaded = load_model(folder)
-    assert loaded.recipe.conformer.background_share == (0.5 if version == 5 else 0)  # nothing says it was laid before
+    # Nothing says that backgrounds were laid, or styles mixed, before.
+    assert loaded.recipe.conformer.background_share == (0.5 if version >= 5 else 0)
+    assert loaded.recipe.conformer.mixstyle_share == (0.5 if version == 6 else 0)
     start, samples = loaded.model.encoder.spans(wave, torch.tensor([48_000]))
-    is_cut = version == 5 or (version == 4 and noise_db == -60)  # 40 dB under the tone is silence since format 4
+    is_cut = version >= 5 or (version == 4 and noise_db == -60)  # 40 dB under the tone is silence since format 4
     expected = (16_000 - 512, 16_000 + 1_024) if is_cut else (0, 48_000)
     # The first and the last block that hold some of the tone may be any that reach into it.
     assert abs(int(start) - expected[0]) <= 256

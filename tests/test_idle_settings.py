@@ -50,6 +50,7 @@ OTHER_VALUES = {
     "conformer.background_max_snr_db": "30",
     "conformer.noise_min_snr_db": "5",
     "conformer.noise_max_snr_db": "30",
+    "conformer.mixstyle_alpha": "2",
     "text.frozen": "true",
     "text.max_tokens": "16",
     "text.fusion": "attention",
@@ -60,6 +61,7 @@ PLAIN = ("pooling.name=mean", "losses.focal=0", "losses.center=0", "losses.supco
 SILENT = (
     "conformer.background_share=0",
     "conformer.noise_share=0",
+    "conformer.mixstyle_share=0",
     "conformer.trim_db=0",
     "conformer.trim_jitter_db=0",
 )

@@ -209,5 +209,7 @@ def _build_conformer(recipe: Recipe) -> ConformerEncoder:
             noise_share=settings.noise_share,
             noise_min_snr_db=settings.noise_min_snr_db,
             noise_max_snr_db=settings.noise_max_snr_db,
+            mixstyle_share=settings.mixstyle_share,
+            mixstyle_alpha=settings.mixstyle_alpha,
         ),
     )

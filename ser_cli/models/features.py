@@ -11,6 +11,7 @@ from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.models.background import Background
 from ser_cli.models.endpoints import cut_to_spans, sounding_spans
 from ser_cli.models.masks import frame_mask
+from ser_cli.models.mixstyle import mix_styles
 
 LOWEST_HZ = 50.0
 HIGHEST_HZ = SAMPLE_RATE_HZ / 2
@@ -152,8 +153,9 @@ class FeatureAugmentation:
 
     Each clip is resampled along time by one random factor (speaking rate) and along frequency by another, which
     moves formants and pitch together as another vocal tract would (Jaitly & Hinton 2013); a random stretch is
-    kept; bands and stretches are masked with the clip's mean, which is 0 (SpecAugment, Park et al. 2019). Before
-    that, some clips get steady noise of a random level and colour, and where silence begins is drawn anew each time.
+    kept; the average spectrum of some moves towards that of another clip (MixStyle, Zhou et al. 2021); bands and
+    stretches are masked with the clip's mean, which is 0 (SpecAugment, Park et al. 2019). Before all that, some clips
+    get steady noise of a random level and colour, and where silence begins is drawn anew each time.
     """
 
     max_time_warp: float
@@ -176,6 +178,10 @@ class FeatureAugmentation:
     """Of the clip's mean power to the noise: least,"""
     noise_max_snr_db: float = 50.0
     """and most."""
+    mixstyle_share: float = 0.0
+    """Share of the clips whose bands get the mean and the range of another clip of the batch, in part."""
+    mixstyle_alpha: float = 0.4
+    """Of the Beta distribution that says how far."""
 
     def silence_limits(self, trim_db: float, batch: int, generator: torch.Generator) -> Tensor:
         """(batch,) how far below a clip's peak silence begins, around `trim_db`."""
@@ -246,6 +252,8 @@ class FeatureAugmentation:
             dim=-1,
         )
         warped = F.grid_sample(spectrograms, grid, mode="bilinear", padding_mode="border", align_corners=True)
+        if self.mixstyle_share:
+            warped = mix_styles(warped, kept, generator, share=self.mixstyle_share, alpha=self.mixstyle_alpha)
         keep = frame_mask(kept, longest).unsqueeze(-1)
         for _ in range(2):
             masked_bands = _stretches(draw(2, batch), self.max_masked_bands, kept.new_full((batch,), bands), bands)
