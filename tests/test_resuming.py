@@ -185,6 +185,25 @@ def test_changed_settings_are_used_from_there_on(ser, tones, monkeypatch):
     assert second["focal"] == ""
 
 
+def test_the_mean_of_a_loss_is_that_of_the_steps_that_had_it(ser, tones, monkeypatch):
+    from ser_cli.training.learner import Learner
+
+    command = train(tones, "--fold", 1, "--output", "run")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)  # within the first epoch
+        ser(*command)
+    learnt = []
+    learn = Learner.learn
+    monkeypatch.setattr(Learner, "learn", lambda *given: learnt.append(learn(*given)) or learnt[-1])
+    assert ser(*command, "--set", "losses.cross_entropy=1", "--set", "losses.focal=0", "--resume-anyway").exit_code == 0
+    first, second = read_csv(Path("run/fold-1/history.csv"))
+    assert "focal" not in first
+    steps = len(learnt) - 5  # of the first epoch; each has five
+    for row, values in ((first, learnt[:steps]), (second, learnt[steps:])):
+        for name in ("kl", "cross_entropy"):
+            assert float(row[name]) == pytest.approx(sum(each[name] for each in values) / len(values), abs=1e-6)
+
+
 def test_how_the_epoch_is_chosen_never_changes_within_a_run(ser, tones, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

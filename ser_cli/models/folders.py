@@ -58,6 +58,11 @@ def pickle_in(folder: Path) -> Path | None:
     return next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
 
 
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name that is no folder may be an id of the hub, such as `microsoft/wavlm-large`; none is asked."""
+    return name.count("/") <= 1 and not name.startswith((".", "~", "/")) and not Path(name).exists()
+
+
 def require_folder_or_id(subject: str, name: str, beside: str) -> None:
     """See that a name is a folder with a configuration, or may be an id of the hub; nothing is opened.
 
@@ -75,7 +80,7 @@ def require_folder_or_id(subject: str, name: str, beside: str) -> None:
             f"{subject} {name}: the folder holds no {CONFIG_NAME}\n"
             f"  give a folder written by save_pretrained, with {CONFIG_NAME}, {beside} and {WEIGHTS_NAME}"
         )
-    if not folder.is_dir() and (name.count("/") > 1 or name.startswith((".", "~", "/")) or folder.exists()):
+    if not folder.is_dir() and not may_be_hub_id(name):
         raise EncoderError(f"{subject} {name}: no such folder\n  give a folder written by save_pretrained, or a hub id")
 
 

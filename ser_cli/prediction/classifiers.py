@@ -16,6 +16,7 @@ from torch import Tensor
 from ser_cli.checkpoints import TrainedModel, load_model, refuse_pickles
 from ser_cli.errors import RunError, UsageError
 from ser_cli.files import read_json_object
+from ser_cli.models.folders import may_be_hub_id
 from ser_cli.provenance import DESCRIPTION_NAME
 from ser_cli.runs.directory import MAX_FOLDS
 
@@ -194,7 +195,7 @@ def open_model(name: str, folds: Sequence[int], device: torch.device) -> OpenedM
         model = load_model(folder)
         model.model.to(device)
         return OpenedModel(Ensemble((model,)), f"one model from {folder}", _fingerprint([model]))
-    if folder.exists() or name.count("/") > 1 or name.startswith((".", "~", "/")):
+    if not may_be_hub_id(name):
         raise RunError(
             f"--model {name}: {'a file, not a folder' if folder.exists() else 'no such folder'}\n"
             f"  expected the folder that `ser train` printed, one of its fold-N, or an audio classification checkpoint"

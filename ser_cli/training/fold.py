@@ -207,7 +207,9 @@ class _FoldTraining:
         if first == 0:
             self.learner.begin_epoch(seed)
             rate = self.learner.learning_rate_at(epoch - 1)
-            self.progress = replace(self.progress, learning_rate=rate, sums={}, seconds=0.0, waited_s=0.0)
+            self.progress = replace(
+                self.progress, learning_rate=rate, sums={}, summed_from=0, seconds=0.0, waited_s=0.0
+            )
         self.learner.model.train()
         on_gpu = self.accelerator.device.type == "cuda"
         loader = BatchLoader(self.corpus, plan[first * settings.accumulate :], pin_memory=on_gpu)
@@ -220,13 +222,9 @@ class _FoldTraining:
             except NotFiniteError as error:
                 raise _numbers_went_wrong(self.fold, epoch, step, error) from None
             now = time.perf_counter()
-            done = self.progress
             self.progress = replace(
-                done,
-                step=step,
-                steps_done=done.steps_done + 1,
-                sums={name: done.sums.get(name, 0.0) + value for name, value in values.items()},
-                seconds=done.seconds + now - before,
+                self.progress.after_step(values),
+                seconds=self.progress.seconds + now - before,
                 waited_s=waited_before + loader.waited_s,
             )
             self.observer.step_done(step, steps)
@@ -256,7 +254,7 @@ class _FoldTraining:
     def _close_epoch(self, selection: Scores | None) -> None:
         """Record the epoch, keep its weights if it is the best, and stand at the start of the next."""
         done = self.progress
-        means = {name: value / done.step for name, value in done.sums.items()}
+        means = done.mean_losses()
         standing = (float(done.epoch), 0.0) if selection is None else (selection.ua, selection.wa)
         is_best = standing > done.best
         if is_best:

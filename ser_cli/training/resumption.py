@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Progress:
     learning_rate: float = 0.0
     """At the epoch's first step."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Each loss, summed over the epoch's steps."""
+    """Each loss, summed over the epoch's steps, but those before other losses were asked for."""
     seconds: float = 0.0
     """The epoch has taken."""
     waited_s: float = 0.0
@@ -64,6 +64,23 @@ class Progress:
     """The best epoch so far; 0 before the first was judged."""
     stops: int = 0
     """How often the fold was taken up again."""
+    summed_from: int = 0
+    """Batches of the epoch that are not in `sums`."""
+
+    def after_step(self, losses: Mapping[str, float]) -> "Progress":
+        """One step further, which had these losses; where they are others than before, their sums begin here."""
+        goes_on = self.sums.keys() == losses.keys()
+        return replace(
+            self,
+            step=self.step + 1,
+            steps_done=self.steps_done + 1,
+            sums={name: value + (self.sums[name] if goes_on else 0.0) for name, value in losses.items()},
+            summed_from=self.summed_from if goes_on else self.step,
+        )
+
+    def mean_losses(self) -> dict[str, float]:
+        """Of the epoch's steps, or of those with the losses of its last one."""
+        return {name: value / (self.step - self.summed_from) for name, value in self.sums.items()}
 
 
 @dataclass(frozen=True)
