@@ -167,14 +167,20 @@ def test_a_run_that_normalises_by_speaker_is_measured_on_the_side_that_is_asked_
     assert measure_run(Path("run")) == ([], ["Fold 1 has no validation side and is left out."])
 
 
+# A short training of the shipped recipe passes from 16 actors: of the 4 held-out ones a clip is 0.4 points of UA, if
+# neutral 0.8. From 12 actors it does not: babble takes 12.5, 12.2 and 12.0 points of 8 others after 10, 20 and 32 epochs
+# (README). What was asked of the recipe before it mixed styles is asked of it without them still.
 @pytest.mark.corpus
-def test_loudness_silence_and_noise_change_little_of_what_real_speech_gives(ser):
-    # 24 of the shipped recipe's 70 epochs, from 16 actors; 4 held-out ones, of whom a clip is 0.4 points of UA, if
-    # neutral 0.8. Learnt from 12 actors, babble takes 12 points of 8 others (README).
+@pytest.mark.parametrize(
+    ("epochs", "held_out_speakers", "changes"),
+    [(24, 4, ()), (10, 8, ("--set", "conformer.mixstyle_share=0"))],
+    ids=["shipped", "without mixed styles"],
+)
+def test_loudness_silence_and_noise_change_little_of_what_real_speech_gives(ser, epochs, held_out_speakers, changes):
     source = Path(os.environ["SER_TEST_DATA"]) / "ravdess"
     assert ser("prepare", "--dataset", "ravdess", "--source", source, "-q").exit_code == 0
-    held_out = ("--set", "selection.by=validation", "--set", "selection.validation_speakers=4")
-    short = ("--epochs", 24, "--set", "optimizer.warmup_epochs=1")
+    held_out = ("--set", "selection.by=validation", "--set", f"selection.validation_speakers={held_out_speakers}")
+    short = ("--epochs", epochs, "--set", "optimizer.warmup_epochs=1", *changes)
     options = ("--folds", 6, "--fold", 1, "--recipe", "conformer", *short, *held_out, "--device", "cpu", "-q")
     trained = ser("train", "--dataset", "ravdess", *options, "--output", "run")
     assert trained.exit_code == 0, trained.stderr
