@@ -168,8 +168,8 @@ def test_a_run_that_normalises_by_speaker_is_measured_on_the_side_that_is_asked_
 
 
 # A short training of the shipped recipe passes from 16 actors: of the 4 held-out ones a clip is 0.4 points of UA, if
-# neutral 0.8. From 12 actors it does not: babble takes 12.5, 12.2 and 12.0 points of 8 others after 10, 20 and 32 epochs
-# (README). What was asked of the recipe before it mixed styles is asked of it without them still.
+# neutral 0.8. From 12 actors it does not: babble takes 12.5, 12.2 and 12.0 points of 8 others after 10, 20 and 32
+# epochs (README). What was asked of the recipe before it mixed styles is asked of it without them still.
 @pytest.mark.corpus
 @pytest.mark.parametrize(
     ("epochs", "held_out_speakers", "changes"),
