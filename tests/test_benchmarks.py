@@ -131,13 +131,14 @@ def test_preparing_and_mixing_are_measured_at_toy_size(capsys, monkeypatch):
 
 
 def test_the_cost_of_inference_is_measured_at_toy_size(capsys, monkeypatch):
-    monkeypatch.setattr(inference_cost, "SIZES", ((3, 0.5, 2, "300 MB at most"),))
+    monkeypatch.setattr(inference_cost, "SIZES", ((3, 0.5, 2, True), (1, 20.0, 1, False)))
     main(["inference_cost"])
-    time, memory = table(capsys.readouterr().out)
+    time, memory, long_time, long_memory = table(capsys.readouterr().out)
     assert time[:2] == ["inference: the sound's own time", "3 clips of 0.5 s, 2 at a time"]
     assert time[3] == "1.50 s" and time[5] == "0.02 at most"
     assert memory[5] == "300 MB at most"
     assert number(memory[2]) > 0 and number(memory[3]) > 100  # torch alone takes more than 100 MB
+    assert long_time[1] == long_memory[1] == "20 s, 1 windows at a time" and long_time[3] == "20.00 s"
 
 
 @pytest.mark.slow

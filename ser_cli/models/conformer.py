@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ser_cli.models.endpoints import cut_to_spans
 from ser_cli.models.features import FeatureAugmentation, LogMel
 from ser_cli.models.masks import frame_mask, nothing_is_padded
+from ser_cli.models.self_attention import attend
 
 
 class ConformerEncoder(nn.Module):
@@ -140,11 +141,7 @@ def _conformer_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
         mask: (batch, frames), True where a frame is no padding.
     """
     x = x + 0.5 * layer.ffn1(x)
-    normed = layer.self_attn_layer_norm(x)
-    attended, _ = layer.self_attn(
-        *(normed.transpose(0, 1),) * 3, key_padding_mask=None if nothing_is_padded(mask) else ~mask, need_weights=False
-    )
-    x = x + layer.self_attn_dropout(attended).transpose(0, 1)
+    x = x + layer.self_attn_dropout(attend(layer.self_attn, layer.self_attn_layer_norm(x), mask))
     expand, gate, depthwise, norm, activation, contract, dropout = layer.conv_module.sequential
     convolved = gate(expand(layer.conv_module.layer_norm(x).transpose(1, 2)))
     convolved = depthwise(convolved * mask.unsqueeze(1))
@@ -181,7 +178,8 @@ class _Convolution(nn.Module):
     def forward(self, planes: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         planes = self.convolution(planes)
         frames = -(-frames // self.time_stride)
-        return F.relu(_normalize_planes(self.norm, planes, frames)), frames
+        planes = _normalize_planes(self.norm, planes, frames)
+        return F.relu(planes), frames
 
 
 class _ResidualBlock(nn.Module):

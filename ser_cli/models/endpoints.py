@@ -72,8 +72,13 @@ def cut_to_spans(waveforms: Tensor, start: Tensor, samples: Tensor) -> Tensor:
         start: (batch,) first sample of each span.
         samples: (batch,) of each span.
     """
-    # In an exported graph no size may depend on what is heard; there the batch keeps its length.
-    longest = waveforms.shape[1] if torch.compiler.is_exporting() else int(samples.max())
-    position = torch.arange(longest, device=waveforms.device)
-    kept = waveforms.gather(1, (start[:, None] + position).clamp(max=waveforms.shape[1] - 1))
-    return kept * (position < samples[:, None])
+    if torch.compiler.is_exporting():  # no size may depend on what is heard: the batch keeps its length
+        position = torch.arange(waveforms.shape[1], device=waveforms.device)
+        kept = waveforms.gather(1, (start[:, None] + position).clamp(max=waveforms.shape[1] - 1))
+        return kept * (position < samples[:, None])
+    numbers = samples.tolist()
+    # Row by row: an index for every sample would take four times the memory of the waveforms.
+    kept = waveforms.new_zeros(len(numbers), max(numbers))
+    for row, (first, number) in enumerate(zip(start.tolist(), numbers, strict=True)):
+        kept[row, :number] = waveforms[row, first : first + number]
+    return kept

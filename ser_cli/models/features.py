@@ -96,8 +96,11 @@ class LogMel(nn.Module):
                 return_complex=True,
             )
             real, imaginary = spectrum.real, spectrum.imag
+            del spectrum
+        power = real.square().add_(imaginary.square())
+        del real, imaginary  # of a long clip they are most of what is held
         with torch.autocast(waveforms.device.type, enabled=False):  # 8 bits are too few for power
-            mel = (real.square() + imaginary.square()).transpose(1, 2) @ self.bank
+            mel = power.transpose(1, 2) @ self.bank
         frames = self.frames_of(lengths)
         return mel * frame_mask(frames, mel.shape[1]).unsqueeze(-1), frames
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ser_cli.errors import UsageError
-from ser_cli.models.masks import nothing_is_padded
 from ser_cli.models.pooling import Pooled, Pooling
+from ser_cli.models.self_attention import attend
 from ser_cli.models.text import TextStates
 
 
@@ -77,15 +77,14 @@ class AttentionFusion(Fusion):
             )
         self.text_norm = nn.LayerNorm(dim)
         self.frame_norm = nn.LayerNorm(dim)
-        self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.self_attention = nn.MultiheadAttention(dim, heads)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, text: TextStates, frames: Tensor, mask: Tensor, pooling: Pooling) -> Pooled:
         """See `Fusion.forward`."""
         joint = torch.cat([self.text_norm(self.text_projection(text.states)), self.frame_norm(frames)], dim=1)
         joint_mask = torch.cat([text.mask, mask], dim=1)
-        padding = None if nothing_is_padded(joint_mask) else ~joint_mask
-        attended, _ = self.self_attention(joint, joint, joint, key_padding_mask=padding, need_weights=False)
+        attended = attend(self.self_attention, joint, joint_mask)
         pooled: Pooled = pooling(self.norm(joint + attended), joint_mask)
         tokens = text.mask.shape[1]
         return Pooled(pooled.embedding, pooled.frames[:, tokens:], pooled.attention[:, tokens:])

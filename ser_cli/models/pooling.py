@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ser_cli.errors import UsageError
-from ser_cli.models.masks import nothing_is_padded
+from ser_cli.models.self_attention import attend
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,13 @@ class FrameLevelAttention(Pooling):
                 f"pooling.heads {heads}: the encoder's width {dim} must be a multiple of it\n"
                 f"  set it to a divisor: --set pooling.heads=N"
             )
-        self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.self_attention = nn.MultiheadAttention(dim, heads)
         # Zeros: training starts from mean pooling.
         self.frame_weight = nn.Parameter(torch.zeros(dim))
 
     def forward(self, frames: Tensor, mask: Tensor) -> Pooled:
         """Pool frames (batch, frames, dim) under a mask (batch, frames)."""
-        padding = None if nothing_is_padded(mask) else ~mask
-        attended, _ = self.self_attention(frames, frames, frames, key_padding_mask=padding, need_weights=False)
-        frames = frames + attended
+        frames = frames + attend(self.self_attention, frames, mask)
         attention = (frames @ self.frame_weight).masked_fill(~mask, -torch.inf).softmax(dim=1)
         return Pooled(torch.einsum("bt,btd->bd", attention, frames), frames, attention)
 

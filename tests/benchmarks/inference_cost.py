@@ -9,6 +9,7 @@ starts. Torch by itself is `import torch` and a first small convolution, which s
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,33 +18,39 @@ from pathlib import Path
 from tests.benchmarks.measuring import Measured, in_own_process, resident_mb
 
 SIZES = (
-    # Clips, their seconds, clips in a batch, the memory that is wanted.
-    (64, 4.0, 1, "300 MB at most"),
-    (160, 4.0, 16, "300 MB at most"),
-    (1, 300.0, 16, ""),
+    # Clips, their seconds, clips or windows in a batch, whether long ones are heard as a whole.
+    (64, 4.0, 1, True),
+    (160, 4.0, 16, True),
+    (1, 300.0, 16, False),
+    (1, 120.0, 1, True),  # the longest that `ser predict` hears at once
 )
+WANTED_MEMORY = "300 MB at most"
 TIMES_REAL_TIME = 50
 
 
 def measure() -> Iterator[Measured]:
-    """Clips one at a time, in batches, and a long recording, which is heard in windows."""
-    for clips, length_s, batch, wanted in SIZES:
-        options = ["--clips", clips, "--seconds", length_s, "--batch", batch]
+    """Clips one at a time, in batches, and a long recording, in windows and as a whole."""
+    for clips, length_s, batch, whole in SIZES:
+        options = ["--clips", clips, "--seconds", length_s, "--batch", batch, *(["--whole"] if whole else [])]
         taken = in_own_process("tests.benchmarks.inference_cost", options)
         sound_s = clips * length_s
-        number = f"{clips} clips of {length_s:g} s, {batch} at a time" if clips > 1 else f"1 clip of {length_s:g} s"
+        heard = "as a whole" if whole else f"{batch} windows at a time"
+        number = f"{clips} clips of {length_s:g} s, {batch} at a time" if clips > 1 else f"{length_s:g} s, {heard}"
         rate = f"{1 / TIMES_REAL_TIME:g} at most"
         yield Measured("inference: the sound's own time", number, taken["seconds"], sound_s, "s", rate)
-        yield Measured("inference: memory, beyond torch's", number, taken["beyond_mb"], taken["torch_mb"], "MB", wanted)
+        yield Measured(
+            "inference: memory, beyond torch's", number, taken["beyond_mb"], taken["torch_mb"], "MB", WANTED_MEMORY
+        )
 
 
-def measure_size(clips: int, length_s: float, batch: int) -> dict[str, float]:
+def measure_size(clips: int, length_s: float, batch: int, *, whole: bool) -> dict[str, float]:
     """Processor seconds of classifying some clips, megabytes of torch by itself, and megabytes beyond these.
 
     Args:
         clips: how many.
         length_s: of each.
         batch: clips, or windows of clips, at a time.
+        whole: part no clip into windows, however long.
     """
     import torch
 
@@ -65,7 +72,7 @@ def measure_size(clips: int, length_s: float, batch: int) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")  # drawing the noise is no part of it
 
         def classify(wanted: list[str]) -> None:
-            classify_stored(model, corpus, wanted, batch, max_clip_s=recipe.training.max_clip_s)
+            classify_stored(model, corpus, wanted, batch, max_clip_s=math.inf if whole else recipe.training.max_clip_s)
 
         classify(ids[:batch])  # the first batch plans its kernels
         began = time.process_time()
@@ -79,8 +86,9 @@ def _main() -> None:
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--whole", action="store_true")
     chosen = parser.parse_args()
-    print(json.dumps(measure_size(chosen.clips, chosen.seconds, chosen.batch)))
+    print(json.dumps(measure_size(chosen.clips, chosen.seconds, chosen.batch, whole=chosen.whole)))
 
 
 if __name__ == "__main__":
