@@ -220,7 +220,7 @@ class SelectionSettings(Section):
     patience: Annotated[int, Field(ge=0)] = 0
     """Epochs without a better one after which a fold's training ends; 0 trains all of them."""
     validation_speakers: Count = 2
-    """Speakers held out of each training side, both genders where known."""
+    """Speakers held out of each training side, both genders where known; at most a third of its speakers."""
     validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Above 0: in the place of speakers, this share of the training side's clips, drawn at random among those of each
     emotion. Their speakers are heard in training, which flatters the choice of the epoch. 0.1 in the label-adaptive

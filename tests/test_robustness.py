@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -167,19 +168,19 @@ def test_a_run_that_normalises_by_speaker_is_measured_on_the_side_that_is_asked_
     assert measure_run(Path("run")) == ([], ["Fold 1 has no validation side and is left out."])
 
 
-# The recipe as it is shipped, for all of its epochs: after short trainings the answer hangs on the machine's rounding.
-# One without mixed styles, 10 epochs from 12 actors, lost less than 10 points of UA in babble on some machines and 12.8
-# on others. Eight actors are held out, so that a clip is 0.2 points, if neutral 0.4.
+# The recipe as it is shipped, all of its epochs and the last one, from 16 actors; the 8 others are heard, of whom a
+# clip is 0.2 points, if neutral 0.4. Shorter trainings, an epoch that was chosen on the same clips and one draw of
+# babble say more of rounding than of the recipe: 10 epochs without mixed styles lost less than 10 points of UA on some
+# machines and 12.8 on others, and of one model three draws took 9.6, 5.5 and 7.0.
 @pytest.mark.corpus
 def test_loudness_silence_and_noise_change_little_of_what_real_speech_gives(ser):
     source = Path(os.environ["SER_TEST_DATA"]) / "ravdess"
     assert ser("prepare", "--dataset", "ravdess", "--source", source, "-q").exit_code == 0
-    held_out = ("--select", "validation", "--set", "selection.validation_speakers=8")
-    options = ("--folds", 6, "--fold", 1, "--recipe", "conformer", *held_out, "--device", "cpu", "-q")
-    trained = ser("train", "--dataset", "ravdess", *options, "--output", "run")
+    options = ("--folds", 3, "--fold", 1, "--recipe", "conformer", "--device", "cpu", "-q", "--output", "run")
+    trained = ser("train", "--dataset", "ravdess", *options)
     assert trained.exit_code == 0, trained.stderr
-    rows, _ = measure_run(Path("run"))
-    assert rows[0].rates[0] > 0.5  # chance is 0.125: a model that has learnt much, so that there is much to lose
-    for row in rows[1:]:
-        assert row.limit is not None
-        assert abs(row.change_points) < row.limit, as_table(rows)
+    draws = [measure_run(Path("run"), "test", seed=seed)[0] for seed in range(3)]
+    assert draws[0][0].rates[0] > 0.5  # chance is 0.125: a model that has learnt much, so that there is much to lose
+    for rows in zip(*(draw[1:] for draw in draws), strict=True):
+        assert rows[0].limit is not None
+        assert abs(fmean(row.change_points for row in rows)) < rows[0].limit, "\n\n".join(map(as_table, draws))
