@@ -1,12 +1,9 @@
 """Two runs on the same folds: how far apart they are, and whether that could be chance."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
-from ser_cli.errors import RunError, count_of
+from ser_cli.errors import count_of
 from ser_cli.evaluation.breakdown import read_people
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
 from ser_cli.evaluation.normalization import CAPTION
@@ -18,14 +15,12 @@ from ser_cli.evaluation.reports import (
     labels_sentence,
     told_of,
 )
-from ser_cli.evaluation.scores import RunScores, evaluate_run, tested_predictions
+from ser_cli.evaluation.same_folds import names_of, predictions_of_all
+from ser_cli.evaluation.scores import RunScores, evaluate_run
 from ser_cli.evaluation.tables import Column, Table
 from ser_cli.metrics import stacked_rates
 from ser_cli.runs.directory import Run
-from ser_cli.runs.predictions import Prediction
 
-SEEDED_NAME = re.compile(rf"{SEEDED}-(\d+)-of-\d+-(speaker|session)s-seed-(\d+)")
-"""What a protocol is called that a seed dealt; see `data/protocols.py`."""
 COMPARED = ("wa", "ua")
 TITLES = {"wa": "WA", "ua": "UA"}
 
@@ -105,10 +100,8 @@ def compare_runs(first: Run, second: Run, *, seed: int = 0) -> Comparison:
     Raises:
         RunError: protocol, labels, folds, tested clips or their emotions differ.
     """
-    _require_comparable(first, second)
-    runs = (first, second)
-    predicted = [_in_order(run) for run in runs]
-    _require_same_clips(runs, predicted)
+    predicted = predictions_of_all((first, second), "compared")
+    name, other_name = names_of((first, second))
     scores = (evaluate_run(first), evaluate_run(second))
     people = {**read_people(second.folds_path), **read_people(first.folds_path)}
     speakers = {p.id: people[p.id].speaker for p in predicted[0] if p.id in people}
@@ -125,7 +118,7 @@ def compare_runs(first: Run, second: Run, *, seed: int = 0) -> Comparison:
         for pair in (predicted, predicted[::-1])
     )
     return Comparison(
-        names=_names(first, second),
+        names=(name, other_name),
         scores=scores,
         differences=differences,
         resampled=units.kind,
@@ -285,69 +278,6 @@ def _described(name: str, scores: RunScores) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-def _names(first: Run, second: Run) -> tuple[str, str]:
-    """The folders' names, or their paths where those are equal."""
-    names = first.folder.resolve().name, second.folder.resolve().name
-    return names if names[0] != names[1] else (str(first.folder), str(second.folder))
-
-
-def _require_comparable(first: Run, second: Run) -> None:
-    one, other = first.identity(), second.identity()
-    what = f"{first.folder} and {second.folder} cannot be compared"
-    if one.protocol_hash != other.protocol_hash:
-        raise RunError(
-            f"{what}: their protocols differ, {one.protocol} (hash {one.protocol_hash[:12]}) and {other.protocol}"
-            f" (hash {other.protocol_hash[:12]})\n"
-            f"  {_protocol_advice(one.protocol, other.protocol)}"
-        )
-    if one.labels != other.labels:
-        raise RunError(
-            f"{what}: their labels differ, {', '.join(one.labels)} and {', '.join(other.labels)}\n"
-            f"  compare runs with one choice of labels: train again with --labels {one.label_set}"
-        )
-    done, others = first.done_folds(), second.done_folds()
-    if done != others:
-        missing = sorted(set(done) ^ set(others))
-        raise RunError(
-            f"{what}: fold {', '.join(map(str, missing))} is done in one of them only\n"
-            f"  run the same `ser train` again, which trains what is not done"
-        )
-
-
-def _protocol_advice(wanted: str, other: str) -> str:
-    """How a run comes to the folds of another, as `ser train` takes it."""
-    if wanted == other:
-        return f"both are called {wanted} and divide other speakers: train both with one corpus and one --where"
-    option = wanted
-    if seeded := SEEDED_NAME.fullmatch(wanted):
-        folds, unit, seed = seeded.groups()
-        option = f"{SEEDED if unit == 'speaker' else SEEDED_SESSIONS} --folds {folds} --seed {seed}"
-    return f"compare runs with one protocol: train again with --protocol {option}"
-
-
-def _in_order(run: Run) -> list[Prediction]:
-    return [p for of_fold in tested_predictions(run).values() for p in sorted(of_fold, key=lambda p: p.id)]
-
-
-def _require_same_clips(runs: tuple[Run, Run], predicted: Sequence[Sequence[Prediction]]) -> None:
-    tested = [{(p.fold, p.id): p.truth for p in predictions} for predictions in predicted]
-    different = sorted(set(tested[0]) ^ set(tested[1]))
-    what = f"{runs[0].folder} and {runs[1].folder} cannot be compared"
-    if different:
-        raise RunError(
-            f"{what}: {count_of(len(different), 'clip')} of {len({*tested[0], *tested[1]}):,} are tested in one of"
-            f" them only, or in another fold, such as {different[0][1]}\n"
-            f"  train both with one corpus, one --where and one protocol"
-        )
-    relabelled = [key for key, truth in tested[0].items() if tested[1][key] != truth]
-    if relabelled:
-        fold, identity = relabelled[0]
-        raise RunError(
-            f"{what}: {count_of(len(relabelled), 'clip')} changed emotion, such as {identity} of fold {fold},"
-            f" {tested[0][fold, identity]} and {tested[1][fold, identity]}\n  train both with one corpus"
-        )
 
 
 def _folds_won(scores: tuple[RunScores, RunScores], rate: str) -> tuple[int, int, int]:

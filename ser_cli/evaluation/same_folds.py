@@ -1,0 +1,97 @@
+"""Runs that tested the same clips in the same folds: what two are compared by, and what several are averaged over."""
+
+import re
+from collections.abc import Sequence
+
+from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
+from ser_cli.errors import RunError, count_of
+from ser_cli.evaluation.scores import tested_predictions
+from ser_cli.runs.directory import Run
+from ser_cli.runs.predictions import Prediction
+
+SEEDED_NAME = re.compile(rf"{SEEDED}-(\d+)-of-\d+-(speaker|session)s-seed-(\d+)")
+"""What a protocol is called that a seed dealt; see `data/protocols.py`."""
+
+
+def predictions_of_all(runs: Sequence[Run], done_to_them: str) -> list[list[Prediction]]:
+    """The predictions of each run, all in one order of the same clips: by fold, then by id.
+
+    Args:
+        runs: two or more.
+        done_to_them: what they are wanted for, as a participle: `compared`.
+
+    Raises:
+        RunError: protocol, labels, folds, tested clips or their emotions differ.
+    """
+    first, *others = runs
+    for other in others:
+        _require_alike(first, other, done_to_them)
+    predicted = [_in_order(run) for run in runs]
+    for other, said in zip(others, predicted[1:], strict=True):
+        _require_same_clips((first, other), (predicted[0], said), done_to_them)
+    return predicted
+
+
+def names_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The folders' names, or their paths where two of those are equal."""
+    names = tuple(run.folder.resolve().name for run in runs)
+    return names if len(set(names)) == len(names) else tuple(str(run.folder) for run in runs)
+
+
+def _require_alike(first: Run, second: Run, done_to_them: str) -> None:
+    one, other = first.identity(), second.identity()
+    what = f"{first.folder} and {second.folder} cannot be {done_to_them}"
+    if one.protocol_hash != other.protocol_hash:
+        raise RunError(
+            f"{what}: their protocols differ, {one.protocol} (hash {one.protocol_hash[:12]}) and {other.protocol}"
+            f" (hash {other.protocol_hash[:12]})\n"
+            f"  {_protocol_advice(one.protocol, other.protocol)}"
+        )
+    if one.labels != other.labels:
+        raise RunError(
+            f"{what}: their labels differ, {', '.join(one.labels)} and {', '.join(other.labels)}\n"
+            f"  take runs with one choice of labels: train again with --labels {one.label_set}"
+        )
+    done, others = first.done_folds(), second.done_folds()
+    if done != others:
+        missing = sorted(set(done) ^ set(others))
+        raise RunError(
+            f"{what}: fold {', '.join(map(str, missing))} is done in one of them only\n"
+            f"  run the same `ser train` again, which trains what is not done"
+        )
+
+
+def _protocol_advice(wanted: str, other: str) -> str:
+    """How a run comes to the folds of another, as `ser train` takes it."""
+    if wanted == other:
+        return f"both are called {wanted} and divide other speakers: train both with one corpus and one --where"
+    option = wanted
+    if seeded := SEEDED_NAME.fullmatch(wanted):
+        folds, unit, seed = seeded.groups()
+        option = f"{SEEDED if unit == 'speaker' else SEEDED_SESSIONS} --folds {folds} --seed {seed}"
+    return f"take runs with one protocol: train again with --protocol {option}"
+
+
+def _in_order(run: Run) -> list[Prediction]:
+    return [p for of_fold in tested_predictions(run).values() for p in sorted(of_fold, key=lambda p: p.id)]
+
+
+def _require_same_clips(
+    runs: tuple[Run, Run], predicted: tuple[Sequence[Prediction], Sequence[Prediction]], done_to_them: str
+) -> None:
+    tested = [{(p.fold, p.id): p.truth for p in predictions} for predictions in predicted]
+    different = sorted(set(tested[0]) ^ set(tested[1]))
+    what = f"{runs[0].folder} and {runs[1].folder} cannot be {done_to_them}"
+    if different:
+        raise RunError(
+            f"{what}: {count_of(len(different), 'clip')} of {len({*tested[0], *tested[1]}):,} are tested in one of"
+            f" them only, or in another fold, such as {different[0][1]}\n"
+            f"  train both with one corpus, one --where and one protocol"
+        )
+    relabelled = [key for key, truth in tested[0].items() if tested[1][key] != truth]
+    if relabelled:
+        fold, identity = relabelled[0]
+        raise RunError(
+            f"{what}: {count_of(len(relabelled), 'clip')} changed emotion, such as {identity} of fold {fold},"
+            f" {tested[0][fold, identity]} and {tested[1][fold, identity]}\n  train both with one corpus"
+        )
