@@ -9,7 +9,7 @@ from ser_cli.errors import CorpusError, RunError, UsageError, did_you_mean
 from ser_cli.evaluation.breakdown import Breakdown
 from ser_cli.evaluation.intervals import FEW_SPEAKERS
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
-from ser_cli.evaluation.scores import RATES, RunScores, read_history, tested_predictions
+from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, read_history, tested_predictions
 from ser_cli.evaluation.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns
 from ser_cli.evaluation.tasks import NOTE
 from ser_cli.files import read_json_object, write_atomically, write_json
@@ -35,7 +35,7 @@ SELECTION_SENTENCES = {
 _CLIPS = Column("n", "clips", "count")
 
 
-def score_rows(scores: RunScores) -> list[tuple[str, ...]]:
+def score_rows(scores: FoldedScores) -> list[tuple[str, ...]]:
     """One row per fold, then mean, standard deviation and pooled, in per cent with one decimal."""
     return [row[:1] + tuple(cell.replace(",", "") for cell in row[1:]) for row in scores_table(scores).cells()]
 
@@ -47,7 +47,7 @@ def confusion_rows(scores: RunScores) -> tuple[tuple[str, ...], list[tuple[str, 
     return ("truth \\ predicted", *labels), rows
 
 
-def scores_table(scores: RunScores) -> Table:
+def scores_table(scores: FoldedScores) -> Table:
     """One row per fold, then mean, standard deviation and pooled."""
     rows: list[tuple[str | int | float | None, ...]] = [
         (str(index), s.n, s.wa, s.ua, s.macro_f1) for index, s in scores.folds

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ser_cli.errors import RunError
-from ser_cli.evaluation.breakdown import Breakdown, break_down, read_people
+from ser_cli.evaluation.breakdown import Breakdown, Person, break_down, read_people
 from ser_cli.evaluation.normalization import Normalization, normalization_of
 from ser_cli.evaluation.tasks import RunTaskScores, evaluate_tasks
 from ser_cli.files import read_table
@@ -21,27 +21,16 @@ RATES = ("wa", "ua", "macro_f1")
 
 
 @dataclass(frozen=True)
-class RunScores:
-    """All figures of one run."""
+class FoldedScores:
+    """What predictions of several folds come to."""
 
-    identity: RunIdentity
-    selected_by: str
-    """How each fold's epoch was chosen: `validation`, `last`, or `test`."""
-    rule: str
-    """How the protocol divides the corpus, as a sentence."""
     folds: tuple[tuple[int, Scores], ...]
     mean: dict[str, float]
-    """Over the folds that are done."""
+    """Over the folds."""
     std: dict[str, float] | None
     """Sample standard deviation over the folds (divisor folds - 1); None for a single fold."""
     breakdown: Breakdown
     """All predictions together, taken apart."""
-    normalization: Normalization
-    """What the clips are heard against."""
-    changes: tuple[str, ...] = ()
-    """What was different when the run was gone on with all the same, or changed between its folds, as sentences."""
-    tasks: RunTaskScores | None = None
-    """Beside emotion; None where nothing else was to be learnt."""
 
     @property
     def pooled(self) -> Scores:
@@ -52,6 +41,32 @@ class RunScores:
     def confusion(self) -> tuple[tuple[int, ...], ...]:
         """Pooled counts, truth by row."""
         return self.breakdown.confusion
+
+    def as_json(self) -> dict[str, Any]:
+        """The part of `ser evaluate --json` that comes from here; rates in [0, 1]."""
+        return {
+            "folds": [{"fold": index, **asdict(scores)} for index, scores in self.folds],
+            "mean": self.mean,
+            "std": self.std,
+            **self.breakdown.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class RunScores(FoldedScores):
+    """All figures of one run."""
+
+    identity: RunIdentity
+    selected_by: str
+    """How each fold's epoch was chosen: `validation`, `last`, or `test`."""
+    rule: str
+    """How the protocol divides the corpus, as a sentence."""
+    normalization: Normalization
+    """What the clips are heard against."""
+    changes: tuple[str, ...] = ()
+    """What was different when the run was gone on with all the same, or changed between its folds, as sentences."""
+    tasks: RunTaskScores | None = None
+    """Beside emotion; None where nothing else was to be learnt."""
 
     @property
     def missing_folds(self) -> list[int]:
@@ -66,10 +81,7 @@ class RunScores:
             "recipe": self.identity.recipe,
             "encoder": self.identity.encoder,
             "labels": list(self.identity.labels),
-            "folds": [{"fold": index, **asdict(scores)} for index, scores in self.folds],
-            "mean": self.mean,
-            "std": self.std,
-            **self.breakdown.as_json(),
+            **super().as_json(),
             "protocol": self.identity.protocol,
             "protocol_hash": self.identity.protocol_hash,
             "protocol_rule": self.rule,
@@ -112,29 +124,58 @@ def evaluate_run(run: Run) -> RunScores:
     predictions = tested_predictions(run)
     done = list(predictions)
     facts = {index: run.fold(index).facts() for index in done}
-    folds = tuple(
-        (index, _score(predictions[index], identity.labels, facts[index].get("lacking", ()))) for index in done
-    )
-    everything = [prediction for index in done for prediction in predictions[index]]
-    # While some folds are not done, an emotion that only they test is lacking in the pool too.
-    everywhere = set.intersection(*(set(facts[index].get("lacking", ())) for index in done))
-    rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
     people = read_people(run.folds_path)
-    breakdown = break_down(everything, identity.labels, people, lacking=sorted(everywhere))
+    folded = score_folds(predictions, identity.labels, lacking_of(facts), people)
     by = "speaker" if "speaker" in {_normalized_by(run.fold(i).folder, facts[i]) for i in done} else "clip"
     speakers = {i: person.speaker for i, person in people.items()}
     return RunScores(
         identity=identity,
         selected_by=facts[done[0]]["selected_by"],
         rule=run.protocol_rule(),
+        folds=folded.folds,
+        mean=folded.mean,
+        std=folded.std,
+        breakdown=folded.breakdown,
+        changes=changes_of(run, facts),
+        tasks=evaluate_tasks(run, done, folded.pooled.wa),
+        normalization=normalization_of(by, (p.id for of_fold in predictions.values() for p in of_fold), speakers),
+    )
+
+
+def score_folds(
+    predictions: Mapping[int, Sequence[Prediction]],
+    labels: tuple[str, ...],
+    lacking: Mapping[int, Sequence[str]],
+    people: Mapping[str, Person],
+) -> FoldedScores:
+    """Score predictions fold by fold and all together.
+
+    Args:
+        predictions: by fold; one at least.
+        labels: the declared ones.
+        lacking: labels that may have no clip in a fold, by fold; see `metrics.score`.
+        people: who speaks, by id.
+    """
+    folds = tuple((index, _score(said, labels, lacking[index])) for index, said in predictions.items())
+    rates = {rate: [getattr(scores, rate) for _, scores in folds] for rate in RATES}
+    everything = [prediction for said in predictions.values() for prediction in said]
+    # While some folds are not done, an emotion that only they test is lacking in the pool too.
+    everywhere = set.intersection(*(set(lacking[index]) for index in predictions))
+    return FoldedScores(
         folds=folds,
         mean={rate: fmean(values) for rate, values in rates.items()},
-        std={rate: stdev(values) for rate, values in rates.items()} if len(done) > 1 else None,
-        breakdown=breakdown,
-        changes=changes_of(run, facts),
-        tasks=evaluate_tasks(run, done, breakdown.pooled.wa),
-        normalization=normalization_of(by, (p.id for p in everything), speakers),
+        std={rate: stdev(values) for rate, values in rates.items()} if len(folds) > 1 else None,
+        breakdown=break_down(everything, labels, people, lacking=sorted(everywhere)),
     )
+
+
+def lacking_of(facts: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[str, ...]]:
+    """Labels that a fold tests no clip of, by fold.
+
+    Args:
+        facts: of the folds that are done, by index.
+    """
+    return {index: tuple(told.get("lacking", ())) for index, told in facts.items()}
 
 
 def tested_predictions(run: Run) -> dict[int, tuple[Prediction, ...]]:
