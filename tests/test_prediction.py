@@ -421,7 +421,7 @@ def test_half_a_reader_ends_the_command_without_a_traceback(run_folder, clips):
         (["--fold", "3", "a.wav"], "fold 3 is not done; done are: 1, 2"),
         (["--output", ".", "a.wav"], "--output .: is a folder"),
         (["--export", "onnx"], "--export needs a file to write"),
-        (["--export", "onnx", "--output", "m.onnx"], "this run has 2; choose one: --fold 1"),
+        (["--export", "onnx", "--output", "m.onnx"], "--model names 2; choose one: --fold 1"),
         (["--export", "onnx", "--output", "m.onnx", "a.wav"], "takes no AUDIO"),
         (["--export", "onnx", "--output", "m", "--device", "cpu"], "--device would change nothing"),
         (
@@ -480,7 +480,7 @@ def tiny_hubert() -> HubertConfig:
     )  # fmt: skip
 
 
-def test_a_published_classifier_answers_with_its_own_labels(ser, clips):
+def test_a_published_classifier_answers_with_its_own_labels(ser, run_folder, clips):
     torch.manual_seed(0)
     model = HubertForSequenceClassification(tiny_hubert()).eval()
     model.save_pretrained("published")
@@ -496,6 +496,9 @@ def test_a_published_classifier_answers_with_its_own_labels(ser, clips):
         assert path == clip
         np.testing.assert_allclose(np.array(numbers, float), expected, atol=1e-4)
         assert label == ("calm", "loud")[int(expected.argmax())]
+    averaged = ser("predict", "--model", run_folder, "--model", "published", *clips)
+    assert (averaged.exit_code, averaged.stdout) == (2, "")
+    assert "--model published: a published classifier is not averaged with other models" in averaged.stderr
 
 
 def test_an_encoder_without_a_trained_head_is_refused(ser, clips):

@@ -28,11 +28,17 @@ def evaluate(
     run: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN [RUN]",
-            help="Run folder that `ser train` printed; a second one is compared.",
+            metavar="RUN [RUN ...]",
+            help="Run folder that `ser train` printed; a second one is compared; with --ensemble several are averaged.",
             autocompletion=completion.complete_run,
         ),
     ],
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble", help="Average the probabilities of two or more runs on the same folds, and score that."
+        ),
+    ] = False,
     dataset: options.Dataset = None,
     manifest: options.Manifest = None,
     labels: options.Labels = None,
@@ -45,7 +51,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where the report goes (default: the run folder; with two runs or --dataset none is written).",
+            help="Where the report goes (default: the run folder; with several runs or --dataset none is written).",
         ),
     ] = None,
     figures: Annotated[
@@ -68,11 +74,13 @@ def evaluate(
     WA is accuracy, UA the mean recall over the declared emotions. Reads predictions only, never a model, and
     writes report.html, figures/, tables/, report.md and scores.json into the run folder when all folds are done.
 
-    Two runs on the same folds are compared. With --dataset or --manifest, the models of a run, or of one fold
-    folder, are asked about that corpus; emotions are matched by name.
+    Two runs on the same folds are compared; with --ensemble two or more are averaged, such as the same training with
+    several seeds. With --dataset or --manifest, the models of a run, or of one fold folder, are asked about that
+    corpus; emotions are matched by name.
     """
     console = Console(quiet, verbose)
     elsewhere = dataset is not None or manifest is not None
+    _require_enough(run, elsewhere, ensemble=ensemble)
     _require_sensible(run, elsewhere, choice=bool(labels or where), clip=bool(clip), figures=figures)
     if not elsewhere and (device or batch_size):
         raise UsageError(
@@ -93,16 +101,31 @@ def evaluate(
         _evaluate_elsewhere(
             console, run[0], corpus, output, device or "auto", batch_size or 16, figures=figures, json=json
         )
+    elif ensemble:
+        _average(console, run, output, figures=figures, json=json)
     elif len(run) == 2:
         _compare(console, run[0], run[1], output, figures=figures, json=json)
     else:
         _evaluate_run(console, run[0], output, clip or [], figures=figures, json=json)
 
 
-def _require_sensible(run: list[Path], elsewhere: bool, *, choice: bool, clip: bool, figures: bool) -> None:
-    if len(run) > (1 if elsewhere else 2):
-        most = "one run or fold folder with --dataset" if elsewhere else "one run, or two to compare"
+def _require_enough(run: list[Path], elsewhere: bool, *, ensemble: bool) -> None:
+    if ensemble and elsewhere:
+        raise UsageError(
+            "--ensemble averages what runs said of the clips that they tested, and asks no model about another corpus\n"
+            "  leave it out, or --dataset and --manifest"
+        )
+    if ensemble and len(run) == 1:
+        raise UsageError(
+            "--ensemble averages runs, and one is given; name another on the same folds, such as one trained with"
+            " --seed 1\n  the folds of one run test different clips, so there is nothing to average"
+        )
+    if len(run) > (1 if elsewhere else 2) and not ensemble:
+        most = "one run or fold folder with --dataset" if elsewhere else "one run, two to compare, or --ensemble"
         raise UsageError(f"{len(run)} folders given; give {most}")
+
+
+def _require_sensible(run: list[Path], elsewhere: bool, *, choice: bool, clip: bool, figures: bool) -> None:
     if choice and not elsewhere:
         raise UsageError(
             "--labels and --where choose from another corpus; give it with --dataset or --manifest\n"
@@ -216,6 +239,24 @@ def _compare(console: Console, first: Path, second: Path, output: Path | None, *
         console.result_json(found.as_json())
     else:
         console.result_table(*comparison_rows(found))
+
+
+def _average(console: Console, folders: list[Path], output: Path | None, *, figures: bool, json: bool) -> None:
+    from ser_cli.evaluation.ensemble import average_runs, describe_ensemble, ensemble_sentences, ensemble_warnings
+    from ser_cli.evaluation.reports import HEADER, interval_sentence, score_rows
+    from ser_cli.runs.directory import Run
+
+    found = average_runs([Run(folder) for folder in folders])
+    for sentence in ensemble_sentences(found):
+        console.say(sentence)
+    for warning in ensemble_warnings(found):
+        console.insist(warning)
+    console.say(f"95 % intervals: {interval_sentence(found.averaged.breakdown)}")
+    _write(console, output, functools.partial(describe_ensemble, found), found.as_json(), figures=figures)
+    if json:
+        console.result_json(found.as_json())
+    else:
+        console.result_table(HEADER, score_rows(found.averaged))
 
 
 def _evaluate_elsewhere(

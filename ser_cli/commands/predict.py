@@ -36,11 +36,11 @@ class Export(StrEnum):
 
 def predict(
     model: Annotated[
-        str,
+        list[str],
         typer.Option(
             metavar="RUN|DIR|HUB-ID",
             help="Run folder (its folds are averaged), one of its fold folders, or an audio classification checkpoint"
-            " of transformers.",
+            " of transformers. Several runs or fold folders, each behind a --model of its own, are averaged too.",
             autocompletion=completion.complete_model,
         ),
     ],
@@ -129,16 +129,17 @@ def predict(
     require_working_torch()
     from ser_cli.commands.answering import AnswerWriter
     from ser_cli.devices import choose_device
-    from ser_cli.prediction.classifiers import open_model
+    from ser_cli.prediction.classifiers import open_models
 
-    opened = open_model(model, fold or (), choose_device("cpu" if export else device or "auto"))
+    opened = open_models(model, fold or (), choose_device("cpu" if export else device or "auto"))
     if export:
         assert output is not None
         _export(console, opened, output, force=force)
         return
     _say_model(console, opened)
-    transcripts = _transcripts(opened, model, texts)
-    told = _speakers(opened, model, speakers)
+    named = " --model ".join(model)
+    transcripts = _transcripts(opened, named, texts)
+    told = _speakers(opened, named, speakers)
     spoken = list_spoken(told, list_recordings(audio or []), part) if told else None
     sources = iter(spoken.part) if spoken else list_recordings(audio or [], part)
     view = AnswerWriter(console, opened, windows, transcripts, spoken, json=json, header=header)
@@ -257,10 +258,8 @@ def _speakers(opened: "OpenedModel", model: str, told: str | None) -> "Speakers 
 def _say_model(console: Console, opened: "OpenedModel") -> None:
     labels = opened.classifier.labels
     console.detail(f"{opened.description}; labels {', '.join(labels)}")
-    if opened.missing_folds:
-        console.warn(
-            f"fold {', '.join(map(str, opened.missing_folds))} of the run is not done; predicting with the others"
-        )
+    for caution in opened.cautions:
+        console.warn(caution)
 
 
 def _export(console: Console, opened: "OpenedModel", output: Path, *, force: bool) -> None:
@@ -271,7 +270,7 @@ def _export(console: Console, opened: "OpenedModel", output: Path, *, force: boo
     if not isinstance(ensemble, Ensemble):
         raise UsageError("--export writes models that `ser train` made; published ones: optimum-cli export onnx")
     if len(ensemble.members) > 1:
-        raise UsageError(f"--export writes one model, and this run has {len(ensemble.members)}; choose one: --fold 1")
+        raise UsageError(f"--export writes one model, and --model names {len(ensemble.members)}; choose one: --fold 1")
     if output.exists() and not force:
         raise SerError(f"--output {output} exists; name another file, or write it anew with --force")
     export_onnx(ensemble.members[0], output)

@@ -1,6 +1,6 @@
 """Two runs on the same folds: how far apart they are, and whether that could be chance."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ser_cli.errors import count_of
@@ -8,14 +8,14 @@ from ser_cli.evaluation.breakdown import read_people
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile
-from ser_cli.evaluation.reports import (
-    SELECTION_SENTENCES,
-    changed_warnings,
-    few_speakers,
-    labels_sentence,
-    told_of,
+from ser_cli.evaluation.reports import difference_tile, few_speakers, labels_sentence
+from ser_cli.evaluation.same_folds import (
+    names_of,
+    origin_sentences,
+    origin_warnings,
+    predictions_of_all,
+    runs_as_json,
 )
-from ser_cli.evaluation.same_folds import names_of, predictions_of_all
 from ser_cli.evaluation.scores import RunScores, evaluate_run
 from ser_cli.evaluation.tables import Column, Table
 from ser_cli.metrics import stacked_rates
@@ -57,18 +57,8 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """What `ser evaluate RUN_A RUN_B --json` prints; rates in [0, 1]."""
         first, second = self.scores
-        identity = first.identity
         return {
-            "dataset": identity.dataset,
-            "labels": list(identity.labels),
-            "protocol": identity.protocol,
-            "protocol_hash": identity.protocol_hash,
-            "runs": [
-                {"run": name, "recipe": s.identity.recipe, "encoder": s.identity.encoder, "seed": s.identity.seed,
-                 "selected_by": s.selected_by, "protocol_rule": s.rule, "changes": list(s.changes),
-                 **s.normalization.as_json(), "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
-                for name, s in zip(self.names, self.scores, strict=True)
-            ],
+            **runs_as_json(self.names, self.scores),
             "folds": [
                 {"fold": index, **{rate: [getattr(a, rate), getattr(b, rate)] for rate in COMPARED}}
                 for (index, a), (_, b) in zip(first.folds, second.folds, strict=True)
@@ -171,23 +161,12 @@ def comparison_sentences(found: Comparison) -> list[str]:
     sentences.append(
         f"Intervals: 95 % paired percentile bootstrap, {RESAMPLES:,} resamples of {found.units:,} {found.resampled}s."
     )
-    rules = [(name, f"{s.rule}.") for name, s in zip(found.names, found.scores, strict=True)]
-    sentences += [f"Protocol {found.scores[0].identity.protocol}: {rule}" for rule in told_of(rules)]
-    return sentences + [told for told in _selection(found) if not told.endswith(SELECTION_SENTENCES["test"])]
-
-
-def _selection(found: Comparison) -> list[str]:
-    """How the epochs of both runs were chosen."""
-    each = zip(found.names, found.scores, strict=True)
-    return told_of((name, SELECTION_SENTENCES[scores.selected_by]) for name, scores in each)
+    return sentences + origin_sentences(found.names, found.scores)
 
 
 def comparison_warnings(found: Comparison) -> list[str]:
     """What makes one run look better than it is."""
-    warnings = [told for told in _selection(found) if told.endswith(SELECTION_SENTENCES["test"])]
-    # A run may be held against itself: it changed once.
-    for name, scores in dict(zip(found.names, found.scores, strict=True)).items():
-        warnings += changed_warnings(name, scores.changes)
+    warnings = origin_warnings(found.names, found.scores)
     warnings += few_speakers(found.resampled, found.units)
     more = [name for name, s in zip(found.names, found.scores, strict=True) if s.normalization.by_speaker]
     if len(more) == 1:
@@ -242,11 +221,7 @@ def describe_comparison(found: Comparison, *, pictures: bool) -> Report:
         for (index, a), (_, b) in zip(first.folds, second.folds, strict=True)
     )
     tiles = [
-        Tile(
-            f"{TITLES[rate]}, second over first",
-            f"{100 * d.value:+.1f}".replace("-", "−"),
-            f"95 %: {100 * d.interval.low:+.1f} to {100 * d.interval.high:+.1f}".replace("-", "−"),
-        )
+        difference_tile(f"{TITLES[rate]}, second over first", d.value, d.interval)
         for rate, d in found.differences.items()
     ]
     sections = (

@@ -7,7 +7,7 @@ from typing import Any
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import CorpusError, RunError, UsageError, did_you_mean
 from ser_cli.evaluation.breakdown import Breakdown
-from ser_cli.evaluation.intervals import FEW_SPEAKERS
+from ser_cli.evaluation.intervals import FEW_SPEAKERS, Interval
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, read_history, tested_predictions
 from ser_cli.evaluation.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns
@@ -187,6 +187,12 @@ def breakdown_sections(breakdown: Breakdown, *, pictures: bool) -> list[Section]
     ece = f"Expected calibration error {100 * breakdown.calibration.ece:.1f} %."
     sections.append(Section("Confidence", ece, reliability, (_calibration(breakdown),), folded=pictures))
     return sections
+
+
+def difference_tile(name: str, value: float, bounds: Interval) -> Tile:
+    """A difference of rates with its interval, in percentage points."""
+    value_told, low, high = (f"{100 * part:+.1f}".replace("-", "−") for part in (value, bounds.low, bounds.high))
+    return Tile(name, value_told, f"95 %: {low} to {high}")
 
 
 def score_tiles(breakdown: Breakdown) -> tuple[Tile, ...]:

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
 from ser_cli.errors import RunError, count_of
-from ser_cli.evaluation.scores import tested_predictions
+from ser_cli.evaluation.reports import SELECTION_SENTENCES, changed_warnings, told_of
+from ser_cli.evaluation.scores import RunScores, tested_predictions
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
 
@@ -36,6 +39,44 @@ def names_of(runs: Sequence[Run]) -> tuple[str, ...]:
     """The folders' names, or their paths where two of those are equal."""
     names = tuple(run.folder.resolve().name for run in runs)
     return names if len(set(names)) == len(names) else tuple(str(run.folder) for run in runs)
+
+
+def runs_as_json(names: Sequence[str], scores: Sequence[RunScores]) -> dict[str, Any]:
+    """What the runs share, and what each is by itself; rates in [0, 1]."""
+    identity = scores[0].identity
+    return {
+        "dataset": identity.dataset,
+        "labels": list(identity.labels),
+        "protocol": identity.protocol,
+        "protocol_hash": identity.protocol_hash,
+        "runs": [
+            {"run": name, "recipe": s.identity.recipe, "encoder": s.identity.encoder, "seed": s.identity.seed,
+             "selected_by": s.selected_by, "protocol_rule": s.rule, "changes": list(s.changes),
+             **s.normalization.as_json(), "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
+            for name, s in zip(names, scores, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def origin_sentences(names: Sequence[str], scores: Sequence[RunScores]) -> list[str]:
+    """How the protocol divides the corpus, and how epochs were chosen where that flatters nobody."""
+    rules = [(name, f"{s.rule}.") for name, s in zip(names, scores, strict=True)]
+    sentences = [f"Protocol {scores[0].identity.protocol}: {rule}" for rule in told_of(rules)]
+    return sentences + [told for told in _selection(names, scores) if not told.endswith(SELECTION_SENTENCES["test"])]
+
+
+def origin_warnings(names: Sequence[str], scores: Sequence[RunScores]) -> list[str]:
+    """What makes a run look better than it is."""
+    warnings = [told for told in _selection(names, scores) if told.endswith(SELECTION_SENTENCES["test"])]
+    # A run may be held against itself: it changed once.
+    for name, of_run in dict(zip(names, scores, strict=True)).items():
+        warnings += changed_warnings(name, of_run.changes)
+    return warnings
+
+
+def _selection(names: Sequence[str], scores: Sequence[RunScores]) -> list[str]:
+    """How the epochs of the runs were chosen."""
+    return told_of((name, SELECTION_SENTENCES[s.selected_by]) for name, s in zip(names, scores, strict=True))
 
 
 def _require_alike(first: Run, second: Run, done_to_them: str) -> None:

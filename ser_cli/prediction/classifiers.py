@@ -57,7 +57,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models of one run; their probabilities are averaged."""
+    """Models of one run, or of several; their probabilities are averaged."""
 
     members: tuple[TrainedModel, ...]
 
@@ -158,8 +158,54 @@ class OpenedModel:
     description: str
     fingerprint: str
     """Equal for models that give equal answers: over the weights and labels."""
-    missing_folds: tuple[int, ...] = ()
-    """Of a run of which some folds are not trained yet."""
+    cautions: tuple[str, ...] = ()
+    """What to warn of, such as folds of a run that are not trained yet."""
+
+
+def open_models(names: Sequence[str], folds: Sequence[int], device: torch.device) -> OpenedModel:
+    """Open what `--model` names; of several, every model of every run counts as much as another.
+
+    Args:
+        names: each as `open_model` takes it.
+        folds: of each run, counted from 1; empty for all that are done.
+        device: where they shall run.
+
+    Raises:
+        UsageError: one is named twice, has other labels than another, or is a published classifier beside others.
+        SerError: see `open_model`.
+    """
+    opened = [open_model(name, folds, device) for name in names]
+    if len(opened) == 1:
+        return opened[0]
+    members: list[TrainedModel] = []
+    for name, one in zip(names, opened, strict=True):
+        if not isinstance(one.classifier, Ensemble):
+            raise UsageError(
+                f"--model {name}: a published classifier is not averaged with other models; give it alone, or runs and"
+                f" fold folders of `ser train`"
+            )
+        if one.classifier.labels != opened[0].classifier.labels:
+            raise UsageError(
+                f"--model {name}: labels {', '.join(one.classifier.labels)}; those of {names[0]} are"
+                f" {', '.join(opened[0].classifier.labels)}\n  models with one choice of labels can be averaged"
+            )
+        members += one.classifier.members
+    digests = [member.weights_sha256 for member in members]
+    twice = [name for name, one in zip(names, opened, strict=True) if _shares(one, digests)]
+    if twice:
+        raise UsageError(f"--model {twice[0]}: a model of it is named twice; name each once")
+    return OpenedModel(
+        Ensemble(tuple(members)),
+        f"{len(members)} models, probabilities averaged: {'; '.join(one.description for one in opened)}",
+        _fingerprint(members),
+        tuple(caution for one in opened for caution in one.cautions),
+    )
+
+
+def _shares(opened: OpenedModel, digests: Sequence[str]) -> bool:
+    """Whether a model of these is there more than once."""
+    assert isinstance(opened.classifier, Ensemble)
+    return any(digests.count(member.weights_sha256) > 1 for member in opened.classifier.members)
 
 
 def open_model(name: str, folds: Sequence[int], device: torch.device) -> OpenedModel:
@@ -223,9 +269,12 @@ def _open_run(folder: Path, folds: Sequence[int], device: torch.device) -> Opene
     missing = (
         () if folds else tuple(index for index in range(1, _folds_of(folder, max(there)) + 1) if index not in done)
     )
+    cautions = []
+    if missing:
+        cautions = [f"fold {', '.join(map(str, missing))} of {folder} is not done; predicting with the others"]
     named = f"fold{'s' if len(wanted) > 1 else ''} {', '.join(map(str, wanted))}"
     averaged = ", probabilities averaged" if len(wanted) > 1 else ""
-    return OpenedModel(Ensemble(members), f"{named} of {folder}{averaged}", _fingerprint(members), missing)
+    return OpenedModel(Ensemble(members), f"{named} of {folder}{averaged}", _fingerprint(members), tuple(cautions))
 
 
 def _fold_folders(folder: Path) -> dict[int, Path]:
