@@ -6,11 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ser_cli import __version__
+from ser_cli.preparation.sources import list_manifest
+from ser_cli.preparation.whole_corpus import prepare
+from ser_cli.recipe import load_recipe
+from ser_cli.training.cross_validation import plan_cross_validation
 from tests.conftest import TINY, training_process, write_tone_corpus
 
 
@@ -129,6 +134,36 @@ def test_a_dry_run_refuses_a_device_that_the_run_would_refuse(ser, tones, verb, 
     if verb == "train":
         assert ser(*command).stderr.endswith(dry.stderr)
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3])
+def test_fewer_validation_speakers_than_asked_for_are_told(ser, tones, asked):
+    # Six speakers in two folds: one of the three of each training side can be held out. Two is the default, and the
+    # lists of --dry-run say what becomes of it.
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    command = ("train", "--manifest", tones, "--folds", 2, *TINY, "--set", f"selection.validation_speakers={asked}")
+    result = ser(*command, "--dry-run")
+    assert result.exit_code == 0
+    assert result.stdout.count("; validation p") == 2
+    told = "selection.validation_speakers = 3: 1 of the 3 speakers of a training side chooses the epoch, since a third"
+    assert (f"warning: {told} of it is the most" in result.stderr) == (asked == 3)
+
+
+@pytest.mark.parametrize("instead", [("--set", "selection.validation_share=0.2"), ("--select", "last")])
+def test_nothing_is_told_of_validation_speakers_where_none_are_wanted(ser, tones, instead):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    command = ("train", "--manifest", tones, "--folds", 2, *TINY, *instead)
+    result = ser(*command, "--set", "selection.validation_speakers=3", "--dry-run")
+    assert result.exit_code == 0
+    assert "chooses the epoch" not in result.stderr
+
+
+def test_validation_speakers_are_told_to_change_nothing_where_a_protocol_names_them(tones):
+    recipe = load_recipe("conformer", ["selection.by=validation", "selection.validation_speakers=3"])
+    plan = plan_cross_validation(prepare(list_manifest(tones)).corpus, recipe, "conformer", folds=2)
+    of_utterances = replace(plan, protocol=replace(plan.protocol, validation_by="utterance"))
+    (told,) = of_utterances.cautions
+    assert told.startswith("selection.validation_speakers = 3 changes nothing: protocol seeded-2-of-6-speakers")
 
 
 def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(ser, tones):

@@ -166,7 +166,7 @@ def _say_study(console: Console, study: "Study", cells: "Sequence[GridCell]") ->
         f" {count_of(len(cells), 'cell')} of {len(grid.cells)}, {count_of(len(study.seeds), 'seed')},"
         f" {count_of(len(plan.wanted), 'fold')} each"
     )
-    for caveat in plan.caveats:
+    for caveat in (*plan.cautions, *plan.caveats):
         console.warn(caveat)
     if any(run.plan.recipe.selection.by == "test" for run in wanted):
         console.insist("epochs are chosen on the test side; the figures will be too high, and the report will say so")

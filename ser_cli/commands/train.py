@@ -175,6 +175,8 @@ def train(
         )
     plan = plan_cross_validation(corpus, resolved, Path(name).stem, folds=folds, protocol=protocol, wanted=fold or ())
     folder = output or plan.default_folder
+    for caution in plan.cautions:
+        console.warn(caution)
     if check_text:
         _warn_of_repeated_texts(console, plan)
     if dry_run:

@@ -18,13 +18,14 @@ from ser_cli.data.manifest import hash_with_texts, require_texts
 from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision, describe_arithmetic
-from ser_cli.errors import FoldError, UsageError
+from ser_cli.errors import FoldError, UsageError, count_of
 from ser_cli.evaluation.reports import write_report
 from ser_cli.evaluation.scores import evaluate_run
 from ser_cli.files import write_atomically, write_json
 from ser_cli.models.building import build_model, require_weights
 from ser_cli.processes import by_first, number_of_processes, rank, shared_by_first, wait_for_all, were_several_started
 from ser_cli.recipe import Recipe
+from ser_cli.recipe_settings import SelectionSettings
 from ser_cli.runs.directory import FoldFolder, Run, RunIdentity, flat_settings
 from ser_cli.runs.embeddings import write_embeddings
 from ser_cli.runs.environment import write_environment
@@ -79,6 +80,24 @@ class Plan:
     def caveats(self) -> list[str]:
         """What a reader of the scores has to know of these folds."""
         return caveats(self.folds, self.corpus)
+
+    @property
+    def cautions(self) -> list[str]:
+        """Where another number of validation speakers is asked for than a fold can hold out."""
+        asked, default = self.recipe.selection.validation_speakers, SelectionSettings().validation_speakers
+        chooses = self.recipe.selection.by == "validation" and not self.recipe.selection.validation_share
+        if not chooses or asked == default:
+            return []
+        setting = f"selection.validation_speakers = {asked}"
+        if self.protocol.validation or self.protocol.validation_by == "utterance":
+            return [f"{setting} changes nothing: protocol {self.protocol.name} says itself who chooses the epoch"]
+        sides = [[{self.corpus.by_id[i].speaker for i in ids} for _, ids in fold.sides[:2]] for fold in self.folds]
+        train, held = min(sides, key=lambda side: len(side[1]))
+        if len(held) >= asked:
+            return []
+        there = count_of(len(train | held), "speaker")
+        most = "since a third of it is the most"
+        return [f"{setting}: {len(held)} of the {there} of a training side chooses the epoch, {most}"]
 
     @property
     def default_folder(self) -> Path:
