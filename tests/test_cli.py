@@ -145,8 +145,25 @@ def test_fewer_validation_speakers_than_asked_for_are_told(ser, tones, asked):
     result = ser(*command, "--dry-run")
     assert result.exit_code == 0
     assert result.stdout.count("; validation p") == 2
-    told = "selection.validation_speakers = 3: 1 of the 3 speakers of a training side chooses the epoch, since a third"
-    assert (f"warning: {told} of it is the most" in result.stderr) == (asked == 3)
+    told = (
+        "warning: selection.validation_speakers = 3: the epoch is chosen on 1 of the 3 speakers of a training side: at"
+        " most a third of its speakers is held out, and one at least\n"
+    )
+    assert (told in result.stderr) == (asked == 3)
+
+
+def test_a_study_tells_it_of_the_cells_that_ask_for_too_many(ser, tones):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    Path("two.toml").write_text(
+        'title = "two"\nrecipe = "conformer"\nreference = "one"\n[[cells]]\nname = "one"\n'
+        '[[cells]]\nname = "five"\nchanges.selection.validation_speakers = 5\n'
+    )
+    command = ("ablate", "--manifest", tones, "--grid", "two.toml", "--folds", 2, "--set", "selection.by=validation")
+    told = "warning: selection.validation_speakers = 5: the epoch is chosen on 1 of the 3 speakers"
+    for cells, expected in ((1, 0), (2, 1)):
+        result = ser(*command, "--cells", cells, "--dry-run")
+        assert result.exit_code == 0
+        assert result.stderr.count(told) == expected
 
 
 @pytest.mark.parametrize("instead", [("--set", "selection.validation_share=0.2"), ("--select", "last")])
@@ -155,7 +172,7 @@ def test_nothing_is_told_of_validation_speakers_where_none_are_wanted(ser, tones
     command = ("train", "--manifest", tones, "--folds", 2, *TINY, *instead)
     result = ser(*command, "--set", "selection.validation_speakers=3", "--dry-run")
     assert result.exit_code == 0
-    assert "chooses the epoch" not in result.stderr
+    assert "validation_speakers = 3: " not in result.stderr
 
 
 def test_validation_speakers_are_told_to_change_nothing_where_a_protocol_names_them(tones):

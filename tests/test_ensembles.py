@@ -71,16 +71,23 @@ def test_the_average_is_scored_as_sklearn_scores_it(ser):
     assert values["gain"]["ua"]["value"] > 0  # of drawn errors that are independent the average has fewer
 
 
-def test_of_runs_that_say_the_same_nothing_is_gained(ser):
-    first = drawn_run("first", 0)
-    shutil.copytree(first, "copy")
-    values = json.loads(ser("evaluate", first, "copy", "--ensemble", "--json").stdout)
-    alone = json.loads(ser("evaluate", first, "--json").stdout)
-    assert values["pooled"] == alone["pooled"]
-    assert values["gain"]["ua"] == {"value": 0, "low": 0, "high": 0}
-    told = ser("evaluate", first, "copy", "--ensemble").stderr
-    assert "UA: +0.0 (+0.0 to +0.0) percentage points over the mean of the runs' own" in told
-    assert "95 % interval, which may well be chance." in told
+def test_what_is_gained_is_of_all_clips_pooled_and_the_table_beside_it_too(ser):
+    # Folds of unlike size: the mean over them is not the rate of all clips.
+    folds = [["a"], ["b", "c", "d", "e"]]
+    runs = [
+        write_run(Path("one"), [some_rows(s, wrong=["a-sad-0", "b-sad-0"]) for s in folds]),
+        write_run(Path("other"), [some_rows(s, wrong=["c-happy-1"]) for s in folds]),
+    ]
+    result = ser("evaluate", *runs, "--ensemble", "--json", "--output", "averaged")
+    values = json.loads(result.stdout)
+    with Path("averaged/tables/runs.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    own = [float(row["ua"]) for row in table]
+    assert own[:2] == pytest.approx([28 / 30, 29 / 30])
+    assert values["gain"]["ua"]["value"] == pytest.approx(own[2] - np.mean(own[:2]))
+    assert float(table[0]["mean_ua"]) == pytest.approx((5 / 6 + 23 / 24) / 2)
+    assert "UA of all clips pooled: " in result.stderr
+    assert (values["missing_folds"], values["label_set"], values["where"]) == ([], "all", [])
 
 
 def test_table_and_report_tell_the_runs_and_their_average(ser):
@@ -94,7 +101,9 @@ def test_table_and_report_tell_the_runs_and_their_average(ser):
     with Path("averaged/tables/runs.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["run"] for row in table] == ["seed-0", "seed-1", "average"]
-    assert f"{100 * float(table[2]['ua']):.1f}" == shown[3][3]
+    assert f"{100 * float(table[2]['ua']):.1f}" == shown[5][3]
+    assert f"{100 * float(table[2]['mean_ua']):.1f}" == shown[3][3]
+    assert [row["normalized_by"] for row in table] == ["clip", "clip", ""]
     for sentence in ("Average of 2 runs: the mean of the probabilities", "It costs what all of them cost"):
         assert sentence in report
         assert sentence in result.stderr
@@ -120,15 +129,24 @@ def test_what_an_average_rests_on_is_told(ser):
     ):
         assert f"warning: {warning}" in result.stderr
         assert warning in report
-    assert "; normalised by speaker" in report
+    assert "pooled; normalised by speaker" not in report  # of the runs, since one of them is not
+    assert "over folds; normalised by speaker" in report
+    assert "second: Normalised by speaker: from each clip's embedding the mean" in report
+    assert "but 4 speakers are too few to tell." in report or "may well be chance." in report
 
 
 def test_what_cannot_be_averaged_is_refused(ser):
     first, second = drawn_run("first", 0), drawn_run("second", 1)
     other = drawn_run("other", 2, protocol="q", protocol_hash="b" * 64)
+    shutil.copytree(first, "copy")
     cases = [
         ((first, "--ensemble"), 2, "--ensemble averages runs, and one is given; name another on the same folds"),
         ((first, first, "--ensemble"), 2, "first is named twice: an average over a run and itself is that run"),
+        (
+            (first, "copy", "--ensemble"),
+            2,
+            "copy says of every clip what first says, so that it would be counted twice",
+        ),
         ((first, second, other, "--ensemble"), 1, "first and other cannot be averaged: their protocols differ"),
         ((first, second, "--ensemble", "--dataset", "demo"), 2, "asks no model about another corpus"),
         ((first, second, other), 2, "3 folders given; give one run, two to compare, or --ensemble"),
@@ -182,14 +200,32 @@ def test_several_models_label_recordings_with_the_mean_of_their_probabilities(se
 
 def test_models_that_cannot_be_averaged_are_refused(ser, trained):
     write_tone(Path("a.wav"), 400, 0.5)
-    one, _, fewer = trained
+    one, other, fewer = trained
     for models, sentence in (
-        ((one, one / "fold-2"), f"--model {one}: a model of it is named twice; name each once"),
+        ((one, one / "fold-2"), f"--model {one / 'fold-2'}: a model of it is that of --model {one}; leave one of them"),
         ((one, fewer), f"--model {fewer}: labels angry, sad; those of {one} are angry, happy, sad"),
     ):
         result = ser("predict", *(part for model in models for part in ("--model", model)), "a.wav")
         assert (result.exit_code, result.stdout) == (2, ""), result.stderr
         assert sentence in result.stderr
+    several = ("predict", "--model", one, "--model", other)
+    for options, sentence in (
+        (("--export", "onnx", "--output", "m.onnx", "--fold", 1), "several are named; give one --model, with --fold"),
+        (("--texts", "t.csv", "a.wav"), f"--texts t.csv: the models {one}, {other} hear alone and read no text"),
+        (("--speakers", "all", "a.wav"), f"--speakers all: the models {one}, {other} hear each recording on its own"),
+    ):
+        result = ser(*several, *options)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert sentence in result.stderr
+
+
+def test_the_order_of_models_is_no_part_of_what_an_output_was_made_with(ser, trained):
+    write_tone(Path("a.wav"), 400, 0.5)
+    write_tone(Path("b.wav"), 500, 0.5)
+    one, other, _ = trained
+    assert ser("predict", "--model", one, "--model", other, "--output", "all.tsv", "a.wav").exit_code == 0
+    assert ser("predict", "--model", other, "--model", one, "--output", "all.tsv", "a.wav", "b.wav").exit_code == 0
+    assert Path("all.tsv").read_text().count("\n") == 2
 
 
 def test_a_model_that_is_averaged_names_folds_that_are_not_done(ser, trained):

@@ -238,7 +238,7 @@ def test_an_unfinished_run_is_reported_only_where_it_is_asked_for(ser, run):
         (["--where", "speaker=a"], 2, "give it with --dataset or --manifest"),
         (["--device", "cpu"], 2, "--device and --batch-size are for the models that --dataset or --manifest asks"),
         (["run", "--clip", "a-sad-0"], 2, "give one run and no corpus"),
-        (["run", "run"], 2, "3 folders given; give one run, or two to compare"),
+        (["run", "run"], 2, "3 folders given; give one run, two to compare, or --ensemble"),
         (["--output", "run"], 1, "--output run: it holds files already"),
         (["--output", "file"], 2, "--output file: it is a file; give a folder"),
     ],

@@ -421,7 +421,7 @@ def test_half_a_reader_ends_the_command_without_a_traceback(run_folder, clips):
         (["--fold", "3", "a.wav"], "fold 3 is not done; done are: 1, 2"),
         (["--output", ".", "a.wav"], "--output .: is a folder"),
         (["--export", "onnx"], "--export needs a file to write"),
-        (["--export", "onnx", "--output", "m.onnx"], "--model names 2; choose one: --fold 1"),
+        (["--export", "onnx", "--output", "m.onnx"], "this run has 2; choose one: --fold 1"),
         (["--export", "onnx", "--output", "m.onnx", "a.wav"], "takes no AUDIO"),
         (["--export", "onnx", "--output", "m", "--device", "cpu"], "--device would change nothing"),
         (

@@ -1,5 +1,6 @@
 """Nothing that a user is handed runs code, leaves its folder, hangs, or ends in a traceback."""
 
+import csv
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from ser_cli.runs.predictions import read_predictions
 from tests.conftest import TINY
 from tests.models.test_folders import Payload
 from tests.models.tiny import save_tiny_speech_encoder
-from tests.runs_on_disk import some_rows, write_run
+from tests.runs_on_disk import LABELS, some_rows, write_run
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "missing", "huge"])
@@ -230,14 +231,34 @@ def test_json_of_a_run_of_any_bytes_is_named(ser, run, file, content):
     assert f"run/{file} is" in result.stderr
 
 
-def test_predictions_that_are_no_probabilities_are_refused(run):
+@pytest.mark.parametrize(
+    ("written", "instead", "told"),
+    [
+        ("0.7", "nan", "a probability lies outside"),
+        ("0.7", "0.5", r"its probabilities sum to 0\.8, not 1"),
+        (",1,", ",2,", "is of fold 2 and not of fold 1"),
+        ("probability_happy", "probability_bored", "not one probability for each of the 3 labels"),
+    ],
+)
+def test_predictions_that_cannot_be_are_refused(run, written, instead, told):
     path = run / "fold-1/predictions.csv"
-    path.write_text(path.read_text().replace("0.7", "nan", 1))
-    with pytest.raises(RunError, match="a probability lies outside"):
-        read_predictions(path)
+    path.write_text(path.read_text().replace(written, instead, 1))
+    with pytest.raises(RunError, match=told):
+        read_predictions(path, LABELS, 1)
     path.write_text(path.read_text() + "x" * 200_000)
     with pytest.raises(RunError, match=r"predictions\.csv: cannot be read"):
-        read_predictions(path)
+        read_predictions(path, LABELS, 1)
+
+
+def test_probabilities_are_found_by_the_names_of_their_columns(run):
+    path = run / "fold-1/predictions.csv"
+    before = read_predictions(path, LABELS, 1)
+    with path.open(newline="") as file:
+        rows = [row[:4] + row[:3:-1] for row in csv.reader(file)]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    assert read_predictions(path, LABELS, 1) == before
+    assert rows[0][4] == "probability_sad"
 
 
 def test_pictures_are_not_written_through_a_link(ser, run, tmp_path):

@@ -135,6 +135,8 @@ def ablate(
         soft = resolved.reference.recipe.training.targets == "soft"
         corpus = options.open_chosen(dataset, manifest, labels, where, progress, soft=soft, may_prepare=not dry_run)
     study = plan_study(corpus, resolved, output, seeds=seeds, folds=folds, protocol=protocol, wanted=fold or ())
+    for caution in dict.fromkeys(caution for run in study.wanted(chosen) for caution in run.plan.cautions):
+        console.warn(caution)
     if dry_run:
         is_there(study, force=force)
         for run in study.wanted(chosen):
@@ -166,7 +168,7 @@ def _say_study(console: Console, study: "Study", cells: "Sequence[GridCell]") ->
         f" {count_of(len(cells), 'cell')} of {len(grid.cells)}, {count_of(len(study.seeds), 'seed')},"
         f" {count_of(len(plan.wanted), 'fold')} each"
     )
-    for caveat in (*plan.cautions, *plan.caveats):
+    for caveat in plan.caveats:
         console.warn(caveat)
     if any(run.plan.recipe.selection.by == "test" for run in wanted):
         console.insist("epochs are chosen on the test side; the figures will be too high, and the report will say so")

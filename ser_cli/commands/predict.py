@@ -40,7 +40,8 @@ def predict(
         typer.Option(
             metavar="RUN|DIR|HUB-ID",
             help="Run folder (its folds are averaged), one of its fold folders, or an audio classification checkpoint"
-            " of transformers. Several runs or fold folders, each behind a --model of its own, are averaged too.",
+            " of transformers. Several runs or fold folders, each behind a --model of its own, are averaged too; every"
+            " model counts the same.",
             autocompletion=completion.complete_model,
         ),
     ],
@@ -134,12 +135,11 @@ def predict(
     opened = open_models(model, fold or (), choose_device("cpu" if export else device or "auto"))
     if export:
         assert output is not None
-        _export(console, opened, output, force=force)
+        _export(console, opened, output, several=len(model) > 1, force=force)
         return
     _say_model(console, opened)
-    named = " --model ".join(model)
-    transcripts = _transcripts(opened, named, texts)
-    told = _speakers(opened, named, speakers)
+    transcripts = _transcripts(opened, model, texts)
+    told = _speakers(opened, model, speakers)
     spoken = list_spoken(told, list_recordings(audio or []), part) if told else None
     sources = iter(spoken.part) if spoken else list_recordings(audio or [], part)
     view = AnswerWriter(console, opened, windows, transcripts, spoken, json=json, header=header)
@@ -215,7 +215,7 @@ def _check(
     return Windows(window, hop)
 
 
-def _transcripts(opened: "OpenedModel", model: str, path: Path | None) -> "Transcripts | None":
+def _transcripts(opened: "OpenedModel", models: list[str], path: Path | None) -> "Transcripts | None":
     """What the recordings say, where the model reads it.
 
     Raises:
@@ -223,19 +223,20 @@ def _transcripts(opened: "OpenedModel", model: str, path: Path | None) -> "Trans
     """
     if path is None and opened.classifier.reads_texts:
         raise UsageError(
-            f"--model {model}: it reads what is said beside how it is said, and a recording brings no transcript\n"
+            f"{_of_them(models)} reads what is said beside how it is said, and a recording brings no transcript\n"
             f"  give them as CSV with columns path and text: --texts FILE"
         )
     if path is None:
         return None
     if not opened.classifier.reads_texts:
-        raise UsageError(f"--texts {path}: the model {model} hears alone and reads no text; leave it out")
+        reads = "reads" if len(models) == 1 else "read"
+        raise UsageError(f"--texts {path}: {_each(models, 'hear')} alone and {reads} no text; leave it out")
     from ser_cli.prediction.transcripts import read_transcripts
 
     return read_transcripts(path)
 
 
-def _speakers(opened: "OpenedModel", model: str, told: str | None) -> "Speakers | None":
+def _speakers(opened: "OpenedModel", models: list[str], told: str | None) -> "Speakers | None":
     """Who speaks, where the model hears each recording against others of the same voice.
 
     Raises:
@@ -245,14 +246,24 @@ def _speakers(opened: "OpenedModel", model: str, told: str | None) -> "Speakers 
 
     if told is None and opened.classifier.normalizes_by_speaker:
         raise UsageError(
-            f"--model {model}: it hears each recording against others of the same voice, and does not know who speaks\n"
+            f"{_of_them(models)} hears each recording against others of the same voice, and does not know who speaks\n"
             f"  say it with --speakers: {WAYS}"
         )
     if told is None:
         return None
     if not opened.classifier.normalizes_by_speaker:
-        raise UsageError(f"--speakers {told}: the model {model} hears each recording on its own; leave it out")
+        raise UsageError(f"--speakers {told}: {_each(models, 'hear')} each recording on its own; leave it out")
     return read_speakers(told)
+
+
+def _of_them(models: list[str]) -> str:
+    """Whom a message is about that one model of several brings."""
+    return f"--model {models[0]}: it" if len(models) == 1 else f"one of the models {', '.join(models)}"
+
+
+def _each(models: list[str], verb: str) -> str:
+    """What one model does, or every one of several."""
+    return f"the model {models[0]} {verb}s" if len(models) == 1 else f"the models {', '.join(models)} {verb}"
 
 
 def _say_model(console: Console, opened: "OpenedModel") -> None:
@@ -262,15 +273,19 @@ def _say_model(console: Console, opened: "OpenedModel") -> None:
         console.warn(caution)
 
 
-def _export(console: Console, opened: "OpenedModel", output: Path, *, force: bool) -> None:
+def _export(console: Console, opened: "OpenedModel", output: Path, *, several: bool, force: bool) -> None:
     from ser_cli.prediction.classifiers import Ensemble
     from ser_cli.prediction.exporting import export_onnx
 
     ensemble = opened.classifier
     if not isinstance(ensemble, Ensemble):
         raise UsageError("--export writes models that `ser train` made; published ones: optimum-cli export onnx")
+    if several:
+        raise UsageError(
+            "--export writes one model, and several are named; give one --model, with --fold if it is a run"
+        )
     if len(ensemble.members) > 1:
-        raise UsageError(f"--export writes one model, and --model names {len(ensemble.members)}; choose one: --fold 1")
+        raise UsageError(f"--export writes one model, and this run has {len(ensemble.members)}; choose one: --fold 1")
     if output.exists() and not force:
         raise SerError(f"--output {output} exists; name another file, or write it anew with --force")
     export_onnx(ensemble.members[0], output)

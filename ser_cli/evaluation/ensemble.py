@@ -11,7 +11,7 @@ from ser_cli.errors import UsageError
 from ser_cli.evaluation.breakdown import read_people
 from ser_cli.evaluation.comparison import COMPARED, TITLES
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
-from ser_cli.evaluation.normalization import CAPTION, SENTENCE
+from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Report, Section
 from ser_cli.evaluation.reports import (
     breakdown_sections,
@@ -21,6 +21,7 @@ from ser_cli.evaluation.reports import (
     labels_sentence,
     score_tiles,
     scores_table,
+    told_of,
 )
 from ser_cli.evaluation.same_folds import (
     names_of,
@@ -38,10 +39,10 @@ from ser_cli.runs.predictions import Prediction
 
 @dataclass(frozen=True)
 class Gain:
-    """What the average has more than its runs have by themselves."""
+    """What the average has more than its runs have by themselves, over all clips pooled."""
 
     value: float
-    """Of the pooled rate, over the mean of the runs' own."""
+    """Over the mean of the runs' own rates."""
     interval: Interval
     """Of the paired bootstrap."""
 
@@ -56,16 +57,30 @@ class Ensemble:
     gains: dict[str, Gain]
     """By rate: `wa` and `ua`."""
 
+    @property
+    def normalized(self) -> list[str]:
+        """Names of the runs that are normalised by speaker."""
+        return [n for n, member in zip(self.names, self.members, strict=True) if member.normalization.by_speaker]
+
     def as_json(self) -> dict[str, Any]:
         """What `ser evaluate RUN RUN --ensemble --json` prints; rates in [0, 1]."""
+        first = self.members[0]
         return {
             **runs_as_json(self.names, self.members),
+            "label_set": first.identity.label_set,
+            "where": list(first.identity.where),
             **self.averaged.as_json(),
+            "missing_folds": first.missing_folds,
             "gain": {
                 rate: {"value": gain.value, "low": gain.interval.low, "high": gain.interval.high}
                 for rate, gain in self.gains.items()
             },
-            "gain_bootstrap": {"level": LEVEL, "method": "paired percentile bootstrap", "resamples": RESAMPLES},
+            "gain_bootstrap": {
+                "of": "pooled rate, less the mean of the runs' own",
+                "level": LEVEL,
+                "method": "paired percentile bootstrap",
+                "resamples": RESAMPLES,
+            },
         }
 
 
@@ -80,11 +95,12 @@ def average_runs(runs: Sequence[Run], *, seed: int = 0) -> Ensemble:
         seed: of the draws.
 
     Raises:
-        UsageError: a run is named twice.
+        UsageError: a run is named twice, or what two say is the same.
         RunError: protocol, labels, folds, tested clips or their emotions differ.
     """
     _require_once(runs)
     said = predictions_of_all(runs, "averaged")
+    _require_different(runs, said)
     members = tuple(evaluate_run(run) for run in runs)
     first, labels = runs[0], members[0].identity.labels
     averaged = [_mean_of(clip, labels) for clip in zip(*said, strict=True)]
@@ -115,6 +131,18 @@ def _require_once(runs: Sequence[Run]) -> None:
         )
 
 
+def _require_different(runs: Sequence[Run], said: Sequence[Sequence[Prediction]]) -> None:
+    """A copy counts a run twice, and so does a training that was repeated to the same bits."""
+    seen: dict[tuple[tuple[float, ...], ...], Run] = {}
+    for run, predictions in zip(runs, said, strict=True):
+        other = seen.setdefault(tuple(p.probabilities for p in predictions), run)
+        if other is not run:
+            raise UsageError(
+                f"{run.folder} says of every clip what {other.folder} says, so that it would be counted twice\n"
+                f"  leave one of them out; runs differ where something does, such as --seed"
+            )
+
+
 def _mean_of(clip: Sequence[Prediction], labels: Sequence[str]) -> Prediction:
     mean = np.mean([prediction.probabilities for prediction in clip], axis=0)
     first = clip[0]
@@ -127,16 +155,25 @@ def ensemble_sentences(found: Ensemble) -> list[str]:
         f"Average of {len(found.names)} runs: the mean of the probabilities that each gives a clip. It costs what all"
         f" of them cost, in training and in use."
     ]
+    intervals = found.averaged.breakdown.intervals
+    few = few_speakers(intervals.resampled, intervals.units)
     for rate, gain in found.gains.items():
         points = f"{100 * gain.value:+.1f} ({100 * gain.interval.low:+.1f} to {100 * gain.interval.high:+.1f})"
-        chance = ", which may well be chance" if gain.interval.low <= 0 <= gain.interval.high else ""
+        chance = ""
+        if gain.interval.low <= 0 <= gain.interval.high:
+            chance = ", which may well be chance"
+        elif few:
+            chance = f", but {intervals.units} speakers are too few to tell"
         sentences.append(
-            f"{TITLES[rate]}: {points.replace('-', '−')} percentage points over the mean of the runs' own, with its"
-            f" 95 % interval{chance}."
+            f"{TITLES[rate]} of all clips pooled: {points.replace('-', '−')} percentage points over the mean of the"
+            f" runs' own, with its 95 % interval{chance}."
         )
     sentences += origin_sentences(found.names, found.members)
-    if len(_normalized(found)) == len(found.names):
-        sentences.append(SENTENCE)
+    normalizations = [member.normalization for member in found.members if member.normalization.by_speaker]
+    if len(normalizations) == len(found.members):
+        sentences += normalizations[0].sentences()
+    elif normalizations:
+        sentences += [f"{', '.join(found.normalized)}: {told}" for told in normalizations[0].sentences()]
     return sentences
 
 
@@ -146,52 +183,54 @@ def ensemble_warnings(found: Ensemble) -> list[str]:
     missing = found.members[0].missing_folds
     if missing:
         warnings.append(f"Not done yet: fold {', '.join(map(str, missing))}; these figures cover the others.")
-    if 0 < len(_normalized(found)) < len(found.names):
+    if 0 < len(found.normalized) < len(found.names):
         warnings.append(
-            f"{', '.join(_normalized(found))}: {CAPTION}; so the average too hears tested clips against other"
+            f"{', '.join(found.normalized)}: {CAPTION}; so the average too hears tested clips against other"
             f" unlabelled clips of their speakers."
         )
     intervals = found.averaged.breakdown.intervals
     return warnings + few_speakers(intervals.resampled, intervals.units)
 
 
-def _normalized(found: Ensemble) -> list[str]:
-    return [n for n, member in zip(found.names, found.members, strict=True) if member.normalization.by_speaker]
-
-
 def members_table(found: Ensemble) -> Table:
-    """Each run by itself and the average: mean over the folds."""
-    rows: list[tuple[Value, ...]] = [
-        (name, m.identity.recipe, m.identity.encoder, str(m.identity.seed), *(m.mean[rate] for rate in RATES))
-        for name, m in zip(found.names, found.members, strict=True)
-    ]
-    rows.append(("average", "", "", "", *(found.averaged.mean[rate] for rate in RATES)))
+    """Each run by itself and the average: all clips pooled, and UA as the mean over the folds."""
+    rows: list[tuple[Value, ...]] = []
+    for name, member in zip(found.names, found.members, strict=True):
+        identity = member.identity
+        told = (name, identity.recipe, identity.encoder, str(identity.seed), member.normalization.by)
+        rows.append((*told, *(getattr(member.pooled, rate) for rate in RATES), member.mean["ua"]))
+    averaged = found.averaged
+    rows.append(("average", "", "", "", "", *(getattr(averaged.pooled, rate) for rate in RATES), averaged.mean["ua"]))
     columns = [Column(name, name, "text") for name in ("run", "recipe", "encoder", "seed")]
-    title = "The runs by themselves and their average, mean over the folds"
-    return Table("runs", title, (*columns, *rate_columns()), tuple(rows))
+    columns += [Column("normalized_by", "normalised by", "text"), *rate_columns()]
+    title = "The runs by themselves and their average, all clips pooled"
+    return Table("runs", title, (*columns, Column("mean_ua", "UA %, mean over folds")), tuple(rows))
 
 
 def describe_ensemble(found: Ensemble, *, pictures: bool) -> Report:
     """Everything that is said of an average of runs."""
     identity, breakdown = found.members[0].identity, found.averaged.breakdown
     gained = [
-        difference_tile(f"{TITLES[rate]}, over the runs' mean", g.value, g.interval) for rate, g in found.gains.items()
+        difference_tile(f"{TITLES[rate]}, over the runs' mean", gain.value, gain.interval)
+        for rate, gain in found.gains.items()
     ]
+    runs = Section("Runs", "", (), (members_table(found),))
     sections = (
-        Section("Runs", "", (), (members_table(found),)),
         Section("Scores of the average", f"{interval_sentence(breakdown)}.", (), (scores_table(found.averaged),)),
         *breakdown_sections(breakdown, pictures=pictures),
     )
+    # The table of the runs says itself which of them are normalised; the average is where one of them is.
     normalized = next((m.normalization for m in found.members if m.normalization.by_speaker), None)
+    manifests = told_of((n, m.identity.manifest_hash) for n, m in zip(found.names, found.members, strict=True))
     return Report(
         title=f"{identity.dataset}, average of {len(found.names)} runs",
         sentences=(*ensemble_sentences(found), labels_sentence(identity)),
         warnings=tuple(ensemble_warnings(found)),
         tiles=(*score_tiles(breakdown), *gained),
-        sections=normalized.captioned(sections) if normalized else sections,
+        sections=(runs, *(normalized.captioned(sections) if normalized else sections)),
         facts=(
             *(("run", name) for name in found.names),
             ("protocol hash", identity.protocol_hash),
-            ("manifest hash", identity.manifest_hash),
+            *(("manifest hash", told) for told in manifests),
         ),
     )

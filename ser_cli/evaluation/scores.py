@@ -189,16 +189,7 @@ def tested_predictions(run: Run) -> dict[int, tuple[Prediction, ...]]:
         raise RunError(
             f"{run.folder}: no fold is done yet, so there is nothing to score\n  run the same `ser train` again"
         )
-    predictions = {}
-    for index in done:
-        path = run.fold(index).predictions_path
-        predictions[index] = read_predictions(path)
-        if any(len(p.probabilities) != len(identity.labels) for p in predictions[index]):
-            raise RunError(
-                f"{path}: cannot be read as predictions (not one probability for each of the"
-                f" {len(identity.labels)} labels); train that fold again"
-            )
-    return predictions
+    return {index: read_predictions(run.fold(index).predictions_path, identity.labels, index) for index in done}
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:

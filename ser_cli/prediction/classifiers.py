@@ -178,6 +178,7 @@ def open_models(names: Sequence[str], folds: Sequence[int], device: torch.device
     if len(opened) == 1:
         return opened[0]
     members: list[TrainedModel] = []
+    named: dict[str, str] = {}
     for name, one in zip(names, opened, strict=True):
         if not isinstance(one.classifier, Ensemble):
             raise UsageError(
@@ -189,23 +190,18 @@ def open_models(names: Sequence[str], folds: Sequence[int], device: torch.device
                 f"--model {name}: labels {', '.join(one.classifier.labels)}; those of {names[0]} are"
                 f" {', '.join(opened[0].classifier.labels)}\n  models with one choice of labels can be averaged"
             )
+        there = {member.weights_sha256 for member in one.classifier.members}
+        if there & set(named):
+            other = next(named[digest] for digest in there if digest in named)
+            raise UsageError(f"--model {name}: a model of it is that of --model {other}; leave one of them out")
+        named |= dict.fromkeys(there, name)
         members += one.classifier.members
-    digests = [member.weights_sha256 for member in members]
-    twice = [name for name, one in zip(names, opened, strict=True) if _shares(one, digests)]
-    if twice:
-        raise UsageError(f"--model {twice[0]}: a model of it is named twice; name each once")
     return OpenedModel(
         Ensemble(tuple(members)),
-        f"{len(members)} models, probabilities averaged: {'; '.join(one.description for one in opened)}",
-        _fingerprint(members),
+        f"{len(members)} models, each counts the same: {'; '.join(one.description for one in opened)}",
+        _fingerprint(sorted(members, key=lambda member: member.weights_sha256)),
         tuple(caution for one in opened for caution in one.cautions),
     )
-
-
-def _shares(opened: OpenedModel, digests: Sequence[str]) -> bool:
-    """Whether a model of these is there more than once."""
-    assert isinstance(opened.classifier, Ensemble)
-    return any(digests.count(member.weights_sha256) > 1 for member in opened.classifier.members)
 
 
 def open_model(name: str, folds: Sequence[int], device: torch.device) -> OpenedModel:

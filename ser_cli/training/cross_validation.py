@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def cautions(self) -> list[str]:
-        """Where another number of validation speakers is asked for than a fold can hold out."""
+        """Where fewer validation speakers are held out than are asked for; nothing for the default number."""
         asked, default = self.recipe.selection.validation_speakers, SelectionSettings().validation_speakers
         chooses = self.recipe.selection.by == "validation" and not self.recipe.selection.validation_share
         if not chooses or asked == default:
@@ -95,9 +95,10 @@ class Plan:
         train, held = min(sides, key=lambda side: len(side[1]))
         if len(held) >= asked:
             return []
+        unit = self.protocol.unit if self.protocol.validation_by == "group" else self.protocol.validation_by
         there = count_of(len(train | held), "speaker")
-        most = "since a third of it is the most"
-        return [f"{setting}: {len(held)} of the {there} of a training side chooses the epoch, {most}"]
+        most = f"at most a third of its {unit}s is held out, and one at least"
+        return [f"{setting}: the epoch is chosen on {len(held)} of the {there} of a training side: {most}"]
 
     @property
     def default_folder(self) -> Path:
