@@ -213,7 +213,7 @@ def _synopsis(command: Any) -> str:
     """What must be given, then that options may, then arguments."""
     required = [f"{parameter.opts[0]} {parameter.metavar}" for parameter in command.params if _is_required(parameter)]
     arguments = [
-        parameter.metavar if parameter.required else f"[{parameter.metavar}]"
+        (parameter.metavar if parameter.required else f"[{parameter.metavar}]") + ("..." if parameter.nargs < 0 else "")
         for parameter in command.params
         if _is_argument(parameter)
     ]

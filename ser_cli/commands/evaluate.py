@@ -28,7 +28,7 @@ def evaluate(
     run: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN [RUN ...]",
+            metavar="RUN",
             help="Run folder that `ser train` printed; a second one is compared; with --ensemble several are averaged.",
             autocompletion=completion.complete_run,
         ),
