@@ -118,7 +118,7 @@ def predict(
     given = {"--window": window, "--hop": hop, "--texts": texts, "--speakers": speakers, "--shard": shard}
     given |= {"--batch-size": batch_size, "--device": device, "--json": json, "--header": header}
     _require_read(given, export=export is not None, force=force, output=output)
-    windows = _check(console, audio or [], window, hop, export, output)
+    windows = _check(console, model, audio or [], window, hop, export, output)
     from ser_cli.prediction.recordings import list_recordings, parse_shard
     from ser_cli.prediction.speakers import list_spoken
 
@@ -135,7 +135,7 @@ def predict(
     opened = open_models(model, fold or (), choose_device("cpu" if export else device or "auto"))
     if export:
         assert output is not None
-        _export(console, opened, output, several=len(model) > 1, force=force)
+        _export(console, opened, output, force=force)
         return
     _say_model(console, opened)
     transcripts = _transcripts(opened, model, texts)
@@ -185,6 +185,7 @@ def _require_read(given: "Mapping[str, object]", *, export: bool, force: bool, o
 
 def _check(
     console: Console,
+    models: list[str],
     audio: list[str],
     window: float | None,
     hop: float | None,
@@ -193,6 +194,10 @@ def _check(
 ) -> "Windows | None":
     """What the options ask for, before anything heavy is loaded."""
     if export:
+        if len(models) > 1:
+            raise UsageError(
+                "--export writes one model, and several are named; give one --model, with --fold if it is a run"
+            )
         if audio:
             raise UsageError("--export writes the model and takes no AUDIO; predict in a command of its own")
         if output is None:
@@ -273,17 +278,13 @@ def _say_model(console: Console, opened: "OpenedModel") -> None:
         console.warn(caution)
 
 
-def _export(console: Console, opened: "OpenedModel", output: Path, *, several: bool, force: bool) -> None:
+def _export(console: Console, opened: "OpenedModel", output: Path, *, force: bool) -> None:
     from ser_cli.prediction.classifiers import Ensemble
     from ser_cli.prediction.exporting import export_onnx
 
     ensemble = opened.classifier
     if not isinstance(ensemble, Ensemble):
         raise UsageError("--export writes models that `ser train` made; published ones: optimum-cli export onnx")
-    if several:
-        raise UsageError(
-            "--export writes one model, and several are named; give one --model, with --fold if it is a run"
-        )
     if len(ensemble.members) > 1:
         raise UsageError(f"--export writes one model, and this run has {len(ensemble.members)}; choose one: --fold 1")
     if output.exists() and not force:

@@ -225,7 +225,7 @@ def _hold_out(
         return _hold_out_clips(train, corpus, rng, protocol.validation_share, lambda u: (u.emotion,), fewest=1)
     if protocol.validation_by == "utterance":
         return _hold_out_clips(train, corpus, rng, VALIDATION_SHARE, lambda u: (u.speaker, u.emotion))
-    unit = protocol.unit if protocol.validation_by == "group" else protocol.validation_by
+    unit = protocol.held_out_unit
     members: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in train:
         members[value_of(utterance, unit)].append(utterance)

@@ -71,6 +71,11 @@ class Protocol:
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     @property
+    def held_out_unit(self) -> str:
+        """The column by which what chooses the epoch is held out of a training side."""
+        return self.unit if self.validation_by == "group" else self.validation_by
+
+    @property
     def validates_on_heard(self) -> bool:
         """Whether clips of training speakers choose the epoch."""
         return not self.validation and (self.validation_by == "utterance" or self.validation_share > 0)
@@ -97,8 +102,7 @@ class Protocol:
                 f" the tested {self.unit}s stay unheard"
             )
         else:
-            held_out = self.unit if self.validation_by == "group" else self.validation_by
-            parts.append(f"the epoch is chosen on {held_out}s held out of the training side")
+            parts.append(f"the epoch is chosen on {self.held_out_unit}s held out of the training side")
         if self.left_out:
             parts.append(f"some {self.unit}s stand on no side of a fold")
         if self.crossing:

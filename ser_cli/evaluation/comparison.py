@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ser_cli.errors import count_of
-from ser_cli.evaluation.breakdown import read_people
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile
@@ -13,6 +12,7 @@ from ser_cli.evaluation.same_folds import (
     names_of,
     origin_sentences,
     origin_warnings,
+    people_of_all,
     predictions_of_all,
     runs_as_json,
 )
@@ -93,7 +93,7 @@ def compare_runs(first: Run, second: Run, *, seed: int = 0) -> Comparison:
     predicted = predictions_of_all((first, second), "compared")
     name, other_name = names_of((first, second))
     scores = (evaluate_run(first), evaluate_run(second))
-    people = {**read_people(second.folds_path), **read_people(first.folds_path)}
+    people = people_of_all((first, second))
     speakers = {p.id: people[p.id].speaker for p in predicted[0] if p.id in people}
     units = count_units(predicted, scores[0].identity.labels, speakers)
     rates = stacked_rates(resample(units, seed))

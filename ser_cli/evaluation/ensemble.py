@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ser_cli.errors import UsageError
-from ser_cli.evaluation.breakdown import read_people
 from ser_cli.evaluation.comparison import COMPARED, TITLES
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
 from ser_cli.evaluation.normalization import CAPTION
@@ -27,6 +26,7 @@ from ser_cli.evaluation.same_folds import (
     names_of,
     origin_sentences,
     origin_warnings,
+    people_of_all,
     predictions_of_all,
     runs_as_json,
 )
@@ -48,7 +48,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class RunEnsemble:
     """Runs, and what the average of their probabilities comes to."""
 
     names: tuple[str, ...]
@@ -84,7 +84,7 @@ class Ensemble:
         }
 
 
-def average_runs(runs: Sequence[Run], *, seed: int = 0) -> Ensemble:
+def average_runs(runs: Sequence[Run], *, seed: int = 0) -> RunEnsemble:
     """Score the mean of what several runs say of each clip: p = 1/n sum_i p_i, each run as much as another.
 
     The gain is that of the pooled rate over the mean of the runs' own, with the 95 % percentile interval of a paired
@@ -107,7 +107,7 @@ def average_runs(runs: Sequence[Run], *, seed: int = 0) -> Ensemble:
     by_fold: dict[int, list[Prediction]] = {}
     for prediction in averaged:
         by_fold.setdefault(prediction.fold, []).append(prediction)
-    people = {name: person for run in reversed(runs) for name, person in read_people(run.folds_path).items()}
+    people = people_of_all(runs)
     lacking = lacking_of({index: first.fold(index).facts() for index in by_fold})
     scores = score_folds(by_fold, labels, lacking, people)
     speakers = {p.id: people[p.id].speaker for p in averaged if p.id in people}
@@ -118,7 +118,7 @@ def average_runs(runs: Sequence[Run], *, seed: int = 0) -> Ensemble:
         assert interval
         own = fmean(getattr(member.pooled, rate) for member in members)
         gains[rate] = Gain(getattr(scores.pooled, rate) - own, interval)
-    return Ensemble(names_of(runs), members, scores, gains)
+    return RunEnsemble(names_of(runs), members, scores, gains)
 
 
 def _require_once(runs: Sequence[Run]) -> None:
@@ -149,7 +149,7 @@ def _mean_of(clip: Sequence[Prediction], labels: Sequence[str]) -> Prediction:
     return Prediction(first.id, first.fold, first.truth, labels[int(mean.argmax())], tuple(mean.tolist()))
 
 
-def ensemble_sentences(found: Ensemble) -> list[str]:
+def ensemble_sentences(found: RunEnsemble) -> list[str]:
     """What the figures are, and what they rest on."""
     sentences = [
         f"Average of {len(found.names)} runs: the mean of the probabilities that each gives a clip. It costs what all"
@@ -177,7 +177,7 @@ def ensemble_sentences(found: Ensemble) -> list[str]:
     return sentences
 
 
-def ensemble_warnings(found: Ensemble) -> list[str]:
+def ensemble_warnings(found: RunEnsemble) -> list[str]:
     """What makes the average look better than it is."""
     warnings = origin_warnings(found.names, found.members)
     missing = found.members[0].missing_folds
@@ -192,7 +192,7 @@ def ensemble_warnings(found: Ensemble) -> list[str]:
     return warnings + few_speakers(intervals.resampled, intervals.units)
 
 
-def members_table(found: Ensemble) -> Table:
+def members_table(found: RunEnsemble) -> Table:
     """Each run by itself and the average: all clips pooled, and UA as the mean over the folds."""
     rows: list[tuple[Value, ...]] = []
     for name, member in zip(found.names, found.members, strict=True):
@@ -207,7 +207,7 @@ def members_table(found: Ensemble) -> Table:
     return Table("runs", title, (*columns, Column("mean_ua", "UA %, mean over folds")), tuple(rows))
 
 
-def describe_ensemble(found: Ensemble, *, pictures: bool) -> Report:
+def describe_ensemble(found: RunEnsemble, *, pictures: bool) -> Report:
     """Everything that is said of an average of runs."""
     identity, breakdown = found.members[0].identity, found.averaged.breakdown
     gained = [

@@ -7,6 +7,7 @@ from typing import Any
 
 from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
 from ser_cli.errors import RunError, count_of
+from ser_cli.evaluation.breakdown import Person, read_people
 from ser_cli.evaluation.reports import SELECTION_SENTENCES, changed_warnings, told_of
 from ser_cli.evaluation.scores import RunScores, tested_predictions
 from ser_cli.runs.directory import Run
@@ -39,6 +40,15 @@ def names_of(runs: Sequence[Run]) -> tuple[str, ...]:
     """The folders' names, or their paths where two of those are equal."""
     names = tuple(run.folder.resolve().name for run in runs)
     return names if len(set(names)) == len(names) else tuple(str(run.folder) for run in runs)
+
+
+def people_of_all(runs: Sequence[Run]) -> dict[str, Person]:
+    """Who speaks in each clip, by its id; of what runs say differently, the first is believed.
+
+    Raises:
+        RunError: a table of folds is damaged.
+    """
+    return {name: person for run in reversed(runs) for name, person in read_people(run.folds_path).items()}
 
 
 def runs_as_json(names: Sequence[str], scores: Sequence[RunScores]) -> dict[str, Any]:

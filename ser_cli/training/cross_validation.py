@@ -95,9 +95,8 @@ class Plan:
         train, held = min(sides, key=lambda side: len(side[1]))
         if len(held) >= asked:
             return []
-        unit = self.protocol.unit if self.protocol.validation_by == "group" else self.protocol.validation_by
         there = count_of(len(train | held), "speaker")
-        most = f"at most a third of its {unit}s is held out, and one at least"
+        most = f"at most a third of its {self.protocol.held_out_unit}s is held out, and one at least"
         return [f"{setting}: the epoch is chosen on {len(held)} of the {there} of a training side: {most}"]
 
     @property
