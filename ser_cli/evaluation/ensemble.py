@@ -31,7 +31,7 @@ from ser_cli.evaluation.same_folds import (
     runs_as_json,
 )
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, evaluate_run, lacking_of, score_folds
-from ser_cli.evaluation.tables import Column, Table, Value, rate_columns
+from ser_cli.evaluation.tables import Column, Table, Value, rate_columns, signed_points
 from ser_cli.metrics import stacked_rates
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
@@ -158,14 +158,14 @@ def ensemble_sentences(found: RunEnsemble) -> list[str]:
     intervals = found.averaged.breakdown.intervals
     few = few_speakers(intervals.resampled, intervals.units)
     for rate, gain in found.gains.items():
-        points = f"{100 * gain.value:+.1f} ({100 * gain.interval.low:+.1f} to {100 * gain.interval.high:+.1f})"
+        low, high = signed_points(gain.interval.low), signed_points(gain.interval.high)
         chance = ""
         if gain.interval.low <= 0 <= gain.interval.high:
             chance = ", which may well be chance"
         elif few:
             chance = f", but {intervals.units} speakers are too few to tell"
         sentences.append(
-            f"{TITLES[rate]} of all clips pooled: {points.replace('-', '−')} percentage points over the mean of the"
+            f"{TITLES[rate]} of all clips pooled: {signed_points(gain.value)} ({low} to {high}) percentage points over the mean of the"
             f" runs' own, with its 95 % interval{chance}."
         )
     sentences += origin_sentences(found.names, found.members)

@@ -10,7 +10,7 @@ from ser_cli.evaluation.breakdown import Breakdown
 from ser_cli.evaluation.intervals import FEW_SPEAKERS, Interval
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, read_history, tested_predictions
-from ser_cli.evaluation.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns
+from ser_cli.evaluation.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns, signed_points
 from ser_cli.evaluation.tasks import NOTE
 from ser_cli.files import read_json_object, write_atomically, write_json
 from ser_cli.runs.directory import Run, RunIdentity
@@ -191,8 +191,7 @@ def breakdown_sections(breakdown: Breakdown, *, pictures: bool) -> list[Section]
 
 def difference_tile(name: str, value: float, bounds: Interval) -> Tile:
     """A difference of rates with its interval, in percentage points."""
-    value_told, low, high = (f"{100 * part:+.1f}".replace("-", "−") for part in (value, bounds.low, bounds.high))
-    return Tile(name, value_told, f"95 %: {low} to {high}")
+    return Tile(name, signed_points(value), f"95 %: {signed_points(bounds.low)} to {signed_points(bounds.high)}")
 
 
 def score_tiles(breakdown: Breakdown) -> tuple[Tile, ...]:

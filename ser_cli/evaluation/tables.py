@@ -109,8 +109,12 @@ def _shown(value: Value, column: Column) -> str:
         return str(value)
     if column.kind == "count":
         return f"{value:,}"
-    sign = "+" if column.kind == "difference" else ""
-    return f"{100 * float(value):{sign}.1f}".replace("-", "−")
+    return signed_points(float(value)) if column.kind == "difference" else f"{100 * float(value):.1f}".replace("-", "−")
+
+
+def signed_points(difference: float) -> str:
+    """A difference of two rates in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
 def rate_columns(keys: Sequence[str] = ("wa", "ua", "macro_f1")) -> tuple[Column, ...]:
