@@ -165,8 +165,8 @@ def ensemble_sentences(found: RunEnsemble) -> list[str]:
         elif few:
             chance = f", but {intervals.units} speakers are too few to tell"
         sentences.append(
-            f"{TITLES[rate]} of all clips pooled: {signed_points(gain.value)} ({low} to {high}) percentage points over the mean of the"
-            f" runs' own, with its 95 % interval{chance}."
+            f"{TITLES[rate]} of all clips pooled: {signed_points(gain.value)} ({low} to {high}) percentage points over"
+            f" the mean of the runs' own, with its 95 % interval{chance}."
         )
     sentences += origin_sentences(found.names, found.members)
     normalizations = [member.normalization for member in found.members if member.normalization.by_speaker]
