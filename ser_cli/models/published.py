@@ -1,6 +1,5 @@
 """Audio classifiers of `transformers`, as published on its hub or saved in a folder, to compare with."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ser_cli.models.folders import (
     require_harmless_folder,
     require_harmless_on_hub,
 )
-from ser_cli.models.pretrained import OPTIONAL_WEIGHTS
+from ser_cli.models.pretrained import OPTIONAL_WEIGHTS, quieten_off_a_terminal
 from ser_cli.models.sizes import bytes_of_weights, require_bearable
 
 WEIGHTS_NAMES = (WEIGHTS_NAME, INDEX_NAME)
@@ -82,7 +81,7 @@ def load_published(name: str, device: torch.device) -> PublishedClassifier:
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-    _quieten()
+    quieten_off_a_terminal()
     try:
         if Path(name).is_dir():
             require_harmless_folder(name)
@@ -119,16 +118,6 @@ def load_published(name: str, device: torch.device) -> PublishedClassifier:
             f"  choose a classifier of speech at 16 kHz"
         )
     return PublishedClassifier(name, model.eval().to(device), extractor)
-
-
-def _quieten() -> None:
-    """No bar for reading weights; one for a download only where a person sees it."""
-    import transformers
-    from huggingface_hub.utils import disable_progress_bars
-
-    transformers.utils.logging.disable_progress_bar()
-    if not sys.stderr.isatty():
-        disable_progress_bars()
 
 
 def _require_within_reach(name: str) -> None:
