@@ -58,7 +58,7 @@ FILES: dict[str, dict[str, str]] = {
     "ser": {
         "$SER_HOME/corpora/NAME/": "A prepared corpus; ser-prepare(1).",
         "$SER_HOME/sources/NAME/": "Recordings that were downloaded or rendered.",
-        "RUN/": "What training leaves, runs/DATASET-RECIPE-HASH unless told otherwise; ser-train(1).",
+        "RUN/": "What training leaves, runs/DATASET-RECIPE-ENCODER-HASH unless told otherwise; ser-train(1).",
     },
     "prepare": {
         "DIR/": "Read: the recordings that --source names; never written to.",
