@@ -111,11 +111,16 @@ def test_the_table_has_a_row_for_each_measurement(capsys, monkeypatch):
 
 def test_start_up_is_measured_at_toy_size(capsys, monkeypatch):
     monkeypatch.setattr(startup, "ROUNDS", 1)
+    monkeypatch.setattr(startup, "ANSWER_ROUNDS", 1)
     monkeypatch.setattr(startup, "TYPED", {"verbs": ("ser", "")})
     monkeypatch.setattr(startup, "SHELLS", ("bash",))
     main(["startup"])
     rows = table(capsys.readouterr().out)
-    assert [row[0] for row in rows] == ["ser --help: bare Typer --help", "ser TAB for verbs, bash: bare Typer --help"]
+    assert [row[0] for row in rows] == [
+        "ser --help: bare Typer --help",
+        "ser TAB for verbs, bash: bare Typer --help",
+        "ser predict: import torch",
+    ]
 
 
 def test_preparing_and_mixing_are_measured_at_toy_size(capsys, monkeypatch):

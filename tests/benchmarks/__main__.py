@@ -86,7 +86,12 @@ def _default_device() -> str:
 
 
 def _line(row: Measured) -> str:
-    figures = (f"{row.ours:.2f} {row.unit}", f"{row.peer:.2f} {row.unit}", f"{row.ours / row.peer:.2f}")
+    ratio = row.ours / row.peer
+    figures = (
+        f"{row.ours:.2f} {row.unit}",
+        f"{row.peer:.2f} {row.unit}",
+        f"{ratio:.2f}" if ratio >= 0.01 else f"{ratio:.3f}",
+    )
     return "| " + " | ".join((row.what, row.size, *figures, row.wanted)) + " |"
 
 

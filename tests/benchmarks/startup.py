@@ -1,4 +1,7 @@
-"""How fast `ser` starts for a person: its help and TAB, against the help of a bare Typer app with as many verbs."""
+"""How fast `ser` starts for a person.
+
+Its help and TAB against the help of a bare Typer app with as many verbs; its first answer against `import torch`.
+"""
 
 import os
 import subprocess
@@ -7,12 +10,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+import soundfile
 import typer
 
 from ser_cli.cli import app
+from ser_cli.data.audio import SAMPLE_RATE_HZ
 from tests.benchmarks.measuring import Measured, in_turn
 
 ROUNDS = 15
+ANSWER_ROUNDS = 7
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -41,6 +48,18 @@ def measure() -> Iterator[Measured]:
             ours = _process(["-m", "ser_cli", *([] if asked else ["--help"])], asked)
             times = in_turn(ours, help_of_bare, ROUNDS)
             yield Measured(f"ser {what}: bare Typer --help", f"{verbs} verbs", *times, "s", "at most 1.3")
+        yield _first_answer(Path(folder))
+
+
+def _first_answer(folder: Path) -> Measured:
+    """One clip and one model of the built-in encoder, from the start of the process to its end."""
+    run, clip = folder / "run", folder / "clip.wav"
+    train = ["train", "--dataset", "demo", "--fold", "1", "--epochs", "1", "--output", str(run)]
+    _process(["-m", "ser_cli", *train], {})()
+    soundfile.write(clip, np.random.default_rng(0).normal(0, 0.1, 4 * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    answer = _process(["-m", "ser_cli", "predict", "--model", str(run / "fold-1"), str(clip)], {})
+    times = in_turn(answer, _process(["-c", "import torch"], {}), ANSWER_ROUNDS)
+    return Measured("ser predict: import torch", "one model, one clip of 4 s", *times, "s", "at most 2")
 
 
 def tab(words: tuple[str, ...], shell: str = "bash") -> dict[str, str]:
