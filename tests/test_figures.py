@@ -10,15 +10,17 @@ import torch
 from ser_cli.checkpoints import load_model
 from ser_cli.data.store import open_corpus
 from ser_cli.errors import RunError
+from ser_cli.evaluation.scores import read_history
 from ser_cli.figures.attention import draw_attention
 from ser_cli.figures.calibration import draw_reliability
-from ser_cli.figures.curves import draw_learning_curves
+from ser_cli.figures.curves import draw_learning_curves, loss_columns
 from ser_cli.figures.embedding import draw_embeddings, embed_in_two_dimensions
 from ser_cli.figures.matrices import draw_confusion
 from ser_cli.figures.rates import MOST_ROWS, Rate, draw_rates
 from ser_cli.figures.style import DARK, INK, PALETTE, as_png, as_svg, as_themed_svg
-from ser_cli.metrics import calibrate
+from ser_cli.metrics import Scores, calibrate
 from ser_cli.runs.embeddings import FoldEmbeddings, FrameAttention, read_embeddings, write_embeddings
+from ser_cli.training.history import EpochRecord, write_history
 from tests.conftest import TINY
 
 
@@ -67,6 +69,12 @@ def test_learning_curves_have_a_panel_for_each_loss():
     assert (shown["kl"].get_yscale(), shown["center"].get_yscale()) == ("linear", "log")
     tested = [line.get_xydata()[0].tolist() for line in shown["kl"].lines if line.get_marker() == "o"]
     assert tested == [[2, 0.5], [1, 1]]
+
+
+def test_what_is_no_loss_has_no_panel_of_one(tmp_path):
+    record = EpochRecord(1, 1e-3, 2.0, {"kl": 1.5, "focal": 0.5}, Scores(9, 0.5, 0.4, 0.3), True, 1.5, 0.1, 88.8, 1.1)
+    write_history(tmp_path / "history.csv", [record])
+    assert loss_columns(read_history(tmp_path / "history.csv")) == ["total", "kl", "focal"]
 
 
 def test_a_run_that_takes_its_last_epoch_has_no_selection_panel():

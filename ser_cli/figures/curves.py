@@ -18,7 +18,7 @@ SELECTION_TITLES = {"selection_ua": "UA on the choosing side, %", "selection_wa"
 _WIDE = 30
 """A loss that falls by more than this factor is drawn on a logarithmic scale."""
 
-_NO_LOSS = {"epoch", "learning_rate", "is_best", "seconds", "clips_per_s"}
+_NO_LOSS = {"epoch", "learning_rate", "is_best", "seconds", "waiting_share", "clips_per_s"}
 
 
 def loss_columns(history: History) -> list[str]:
