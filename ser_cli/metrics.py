@@ -69,6 +69,19 @@ def score(confusion: NDArray[np.int64], labels: Sequence[str], lacking: Sequence
     )
 
 
+def cross_entropy(truth: Sequence[str], probabilities: Sequence[Sequence[float]], labels: Sequence[str]) -> float:
+    """Mean over the clips of -ln p(truth), in nats; a probability below 1e-12 counts as that.
+
+    Args:
+        truth: one label per clip.
+        probabilities: of each clip, in the order of the labels.
+        labels: the declared ones.
+    """
+    position = {label: index for index, label in enumerate(labels)}
+    of_truth = np.array([row[position[label]] for label, row in zip(truth, probabilities, strict=True)])
+    return float(-np.log(np.maximum(of_truth, 1e-12)).mean())
+
+
 def stacked_rates(confusions: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """WA, UA, macro F1 and the recalls of many confusion matrices at once; the formulas of `score`.
 

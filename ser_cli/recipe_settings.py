@@ -14,7 +14,8 @@ class MixupSettings(Section):
     """How training clips are mixed."""
 
     method: Literal["eam", "lam", "mixup", "none"] = "eam"
-    """`eam`: energy-adaptive mixup, eq. 1-4 of the paper; `lam`: label-adaptive; `mixup`: conventional."""
+    """`eam`: energy-adaptive mixup, eq. 1-4 of the paper; `lam`: label-adaptive; `mixup`: conventional; `none`: clips
+    stay as they are."""
     share: Share = 0.5
     """Share of the training clips that are mixed. The paper is silent; label-adaptive mixup uses 0.5."""
     snr_min_db: MixingSnrDb = -5.0
@@ -215,10 +216,10 @@ class SelectionSettings(Section):
 
     by: Literal["validation", "last", "test"] = "validation"
     """`validation`: the epoch with the highest UA on held-out speakers, or on clips where `validation_share` says so;
-    `last`: the last one, nothing held out; `test`: the highest UA on the test side, as some papers do, which is no
-    fair estimate."""
+    of equal ones the highest WA, then the lowest cross-entropy. `last`: the last one, nothing held out; `test`: as
+    `validation`, on the test side, as some papers do, which is no fair estimate."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Epochs without a better one after which a fold's training ends; 0 trains all of them."""
+    """Epochs without a higher UA, or WA at that UA, after which a fold's training ends; 0 trains all of them."""
     validation_speakers: Count = 2
     """Speakers held out of each training side, both genders where known; at most a third of its speakers."""
     validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0

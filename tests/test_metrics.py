@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from sklearn.metrics import confusion_matrix as reference_matrix
 
 from ser_cli.errors import SerError
-from ser_cli.metrics import confusion_matrix, score
+from ser_cli.metrics import confusion_matrix, cross_entropy, score
 
 LABELS = ("sad", "angry", "neutral", "happy")
 """Not sorted: the order of the labels is the model's, not the alphabet's."""
@@ -31,6 +31,19 @@ def test_scores_are_those_of_scikit_learn(seed, predicted):
     assert scores.macro_f1 == pytest.approx(
         f1_score(truth, prediction, labels=LABELS, average="macro", zero_division=0)
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cross_entropy_is_that_of_scikit_learn(seed):
+    truth, _ = some_predictions(seed)
+    probabilities = np.random.default_rng(seed).dirichlet([0.5] * len(LABELS), len(truth))
+    in_order = probabilities[:, np.argsort(LABELS)]  # scikit-learn sorts its labels
+    expected = log_loss(truth, in_order, labels=sorted(LABELS))
+    assert cross_entropy(truth, probabilities.tolist(), LABELS) == pytest.approx(expected)
+
+
+def test_cross_entropy_of_what_was_held_for_impossible_is_finite():
+    assert cross_entropy(["a"], [[0.0, 1.0]], ["a", "b"]) == pytest.approx(-np.log(1e-12))
 
 
 def test_scores_of_a_case_worked_by_hand():

@@ -360,8 +360,8 @@ def test_patience_ends_a_fold_and_is_kept_over_a_stop(ser, tones, monkeypatch):
     options = ["--fold", 1, "--epochs", 30, "--set", "selection.patience=2"]
     assert ser(*train(tones, *options, "--output", "whole")).exit_code == 0
     rows = read_csv(Path("whole/fold-1/history.csv"))
-    best = json.loads(Path("whole/fold-1/done.json").read_text())["epoch"]
-    assert len(rows) == best + 2 < 30
+    rates = [(float(row["selection_ua"]), float(row["selection_wa"])) for row in rows]
+    assert len(rows) == rates.index(max(rates)) + 1 + 2 < 30
     with monkeypatch.context() as patch:
         stop_after(patch, 6 * len(rows) - 8)
         assert ser(*train(tones, *options, "--output", "run")).exit_code == 143

@@ -17,7 +17,7 @@ from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import RunError, Stopped
 from ser_cli.inference import predict_stored
 from ser_cli.losses import LossWeights
-from ser_cli.metrics import Scores, confusion_matrix, score
+from ser_cli.metrics import Scores, confusion_matrix, cross_entropy, score
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.processes import by_first, gathered, largest, number_of_processes, rank, shared_from_first
 from ser_cli.provenance import provenance_of
@@ -193,8 +193,13 @@ class _FoldTraining:
             self._close_epoch(self._judge())
 
     def _runs_out_of_patience(self) -> bool:
+        """Whether UA and WA have not risen for so long; a lower cross-entropy alone is no reason to go on."""
         patience = self.recipe.selection.patience
-        return bool(patience) and self.progress.epoch - 1 - self.progress.chosen >= patience
+        judged = [(record.selection, record.epoch) for record in self.progress.records if record.selection]
+        if not patience or not judged:
+            return False
+        _, risen = max(judged, key=lambda one: (one[0].ua, one[0].wa))  # the first of equal ones
+        return self.progress.epoch - 1 - risen >= patience
 
     def _learn_epoch(self) -> None:
         """The steps that are left of the running epoch."""
@@ -243,19 +248,26 @@ class _FoldTraining:
         if signal:
             raise Stopped(signal)
 
-    def _judge(self) -> Scores | None:
-        """Scores on the side that chooses the epoch."""
+    def _judge(self) -> tuple[Scores, float] | None:
+        """Scores and cross-entropy on the side that chooses the epoch."""
         by = self.recipe.selection.by
         ids = {"validation": self.fold.validation, "test": self.fold.test, "last": ()}[by]
         if not ids:
             return None
-        return self._score(self._predict(ids), self.fold.lacking if by == "test" else ())
+        predictions = self._predict(ids)
+        truth, probabilities = [p.truth for p in predictions], [p.probabilities for p in predictions]
+        nats = cross_entropy(truth, probabilities, self.corpus.labels)
+        return self._score(predictions, self.fold.lacking if by == "test" else ()), nats
 
-    def _close_epoch(self, selection: Scores | None) -> None:
+    def _close_epoch(self, judged: tuple[Scores, float] | None) -> None:
         """Record the epoch, keep its weights if it is the best, and stand at the start of the next."""
         done = self.progress
         means = done.mean_losses()
-        standing = (float(done.epoch), 0.0) if selection is None else (selection.ua, selection.wa)
+        selection, nats = judged or (None, None)
+        standing: tuple[float, ...] = (float(done.epoch),)
+        if selection is not None and nats is not None:
+            # The clips that choose are few, so that epochs tie, and the first of these is seldom the best of them.
+            standing = (selection.ua, selection.wa, -nats)
         is_best = standing > done.best
         if is_best:
             self.chosen_weights = self.learner.tested_weights()
@@ -269,6 +281,7 @@ class _FoldTraining:
             seconds=done.seconds,
             waiting_share=done.waited_s / done.seconds,
             clips_per_s=len(self.fold.train) / done.seconds,
+            selection_cross_entropy=nats,
         )
         self.progress = replace(
             done,

@@ -31,6 +31,8 @@ class EpochRecord:
     waiting_share: float
     """Of these, the share in which the model waited for a batch."""
     clips_per_s: float
+    selection_cross_entropy: float | None = None
+    """On that side, in nats."""
 
 
 def write_history(path: Path, records: Sequence[EpochRecord]) -> None:
@@ -47,12 +49,14 @@ def write_history(path: Path, records: Sequence[EpochRecord]) -> None:
 
 def _row(record: EpochRecord, losses: Sequence[str]) -> dict[str, object]:
     judged = asdict(record.selection) if record.selection else {}
+    nats = record.selection_cross_entropy
     return {
         "epoch": record.epoch,
         "learning_rate": f"{record.learning_rate:.6g}",
         "total": f"{record.total:.6f}",
         **{name: f"{record.losses[name]:.6f}" if name in record.losses else "" for name in losses},
         **{f"selection_{rate}": f"{judged[rate]:.6f}" if judged else "" for rate in ("wa", "ua", "macro_f1")},
+        "selection_cross_entropy": "" if nats is None else f"{nats:.6f}",
         "is_best": int(record.is_best),
         "seconds": f"{record.seconds:.2f}",
         "waiting_share": f"{record.waiting_share:.4f}",

@@ -58,8 +58,8 @@ class Progress:
     """All that was spent on the fold, by processes that were stopped too."""
     records: tuple[EpochRecord, ...] = ()
     """The epochs that were learnt and judged."""
-    best: tuple[float, float] = (-1.0, -1.0)
-    """UA and WA of the chosen epoch; the epoch's number and 0 where the last one is taken."""
+    best: tuple[float, ...] = (-1.0,)
+    """UA and WA of the chosen epoch, and its cross-entropy less than 0; its number where the last one is taken."""
     chosen: int = 0
     """The best epoch so far; 0 before the first was judged."""
     stops: int = 0
