@@ -8,9 +8,10 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import tomli_w
@@ -152,14 +153,13 @@ def default_recipe(dataset: str, encoder: str | None) -> str:
     return "conformer" if encoder == BUILT_IN_ENCODER else "mll"
 
 
-def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Recipe:
+def load_recipe(name: str, overrides: Sequence[str] = (), changes: Mapping[str, Any] = MappingProxyType({})) -> Recipe:
     """Read a recipe and change single settings.
 
     Args:
         name: of a shipped recipe, or the path of a TOML file.
-        overrides: `section.key=value` as given with `--set`; values are read as TOML, else as text, and nothing
-            behind the sign takes a setting back that may be left out.
-        settings: dotted keys with `__` for the dot, from options of their own; None leaves a key alone.
+        overrides: as `parse_overrides` takes them; they win over `changes`.
+        changes: values by dotted key; None takes a setting back that may be left out.
 
     Raises:
         UnknownNameError: no shipped recipe has that name.
@@ -167,15 +167,8 @@ def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Re
         ProblemsError: unknown keys or values out of bounds, all of them.
     """
     values = _read(name)
-    for key, value in settings.items():
-        if value is not None:
-            _put(values, key.replace("__", "."), value)
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key.strip():
-            raise UsageError(f"--set {override}: expected key=value, such as --set optimizer.learning_rate=1e-5")
-        value = _value(text.strip())
-        _put(values, key.strip(), None if value == "" and _may_be_left_out(key.strip()) else value)
+    for key, value in (*changes.items(), *parse_overrides(overrides).items()):
+        _put(values, key, value)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -186,6 +179,27 @@ def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Re
             "all keys with their meaning: man ser-train, or a shipped recipe",
             usage=True,
         ) from None
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """What `--set` asks for, by dotted key.
+
+    Args:
+        texts: `section.key=value` each; values are read as TOML, else as text, and nothing behind the sign takes a
+            setting back that may be left out: None.
+
+    Raises:
+        UsageError: one has no `=`, or a value cannot be read.
+    """
+    found = {}
+    for override in texts:
+        key, separator, text = override.partition("=")
+        key = key.strip()
+        if not separator or not key:
+            raise UsageError(f"--set {override}: expected key=value, such as --set optimizer.learning_rate=1e-5")
+        value = _value(text.strip())
+        found[key] = None if value == "" and _may_be_left_out(key) else value
+    return found
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_shipped_grids_can_be_read_and_open_with_a_command(name):
 
 def test_what_the_command_line_asks_for_comes_between_grid_and_cell():
     path = write_grid()
-    grid = load_grid(str(path), None, ["losses.center=0.5", "mixup.share=0.75"], training__epochs=3)
+    grid = load_grid(str(path), None, ["losses.center=0.5", "mixup.share=0.75"], {"training.epochs": 3})
     none, eam = (cell.recipe for cell in grid.cells)
     assert (none.losses.center, none.mixup.share, none.training.epochs) == (0.5, 0.75, 3)
     assert (eam.losses.center, eam.mixup.share, eam.training.epochs) == (0.5, 0.25, 3)
@@ -542,10 +542,10 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(studied, tmp_path):
 
 
 def test_a_local_encoder_has_the_check_mark_of_its_name():
-    grid = load_grid("paper-a", encoder__name="/models/wavlm-large")
+    grid = load_grid("paper-a", asked={"encoder.name": "/models/wavlm-large"})
     wavlm = next(component for component in grid.components if "wavlm" in str(component.value).lower())
     assert sum(cell.has(wavlm) for cell in grid.cells) >= 3
-    other = load_grid("paper-a", encoder__name="/models/wavlm-base")
+    other = load_grid("paper-a", asked={"encoder.name": "/models/wavlm-base"})
     assert not any(cell.has(wavlm) for cell in other.cells)
 
 

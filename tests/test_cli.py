@@ -365,6 +365,8 @@ def test_verbose_says_where_settings_came_from(ser, tones):
     assert "settings: recipe conformer\n" in result.stderr
     assert "  training.epochs = 2, from its option" in result.stderr
     assert "  conformer.dim=16, from --set" in result.stderr
+    dry = ser("train", "--dataset", "demo", "--targets", "hard", "--select", "last", "--dry-run", "-v")
+    assert "  training.targets = hard, from its option\n  selection.by = last, from its option\n" in dry.stderr
     assert "run folder from --output" in result.stderr
     assert "folds: speakers shuffled by the seed" in result.stderr
 

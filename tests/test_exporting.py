@@ -38,10 +38,10 @@ def save_encoder(kind: str) -> str:
     return kind
 
 
-def save(encoder: str, **settings: object) -> Path:
+def save(encoder: str, *overrides: str) -> Path:
     """A model with random weights."""
     torch.manual_seed(0)
-    recipe = load_recipe("conformer", encoder__name=encoder, **settings)
+    recipe = load_recipe("conformer", overrides, {"encoder.name": encoder})
     model = build_model(recipe, 3)
     with torch.no_grad():  # as after training: statistics of its own, attention that is not flat
         for name, value in model.state_dict().items():
@@ -84,8 +84,8 @@ def test_onnxruntime_gives_the_probabilities_of_torch(ser, kind):
 
 @pytest.mark.slow
 def test_a_model_that_normalises_by_speaker_takes_offsets_and_gives_embeddings(ser):
-    small = {"conformer__dim": 16, "conformer__layers": 1, "pooling__heads": 4}
-    folder = save("conformer", normalization__by="speaker", **small)
+    small = ("conformer.dim=16", "conformer.layers=1", "pooling.heads=4")
+    folder = save("conformer", "normalization.by=speaker", *small)
     result = ser("predict", "--model", folder, "--export", "onnx", "--output", "model.onnx")
     assert (result.exit_code, result.stdout) == (0, "model.onnx\n"), result.stderr
     session = onnxruntime.InferenceSession("model.onnx")

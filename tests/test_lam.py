@@ -109,7 +109,7 @@ def test_padding_is_not_mixed_in_as_signal(noise):
 
 def test_a_mixture_gives_in_a_padded_batch_what_it_gives_alone(noise, tmp_path):
     encoder = save_tiny_speech_encoder(tmp_path / "hubert", "hubert")
-    model = build_model(load_recipe("lam", ["encoder.layers=2"], encoder__name=str(encoder)), 3).eval()
+    model = build_model(load_recipe("lam", ["encoder.layers=2"], {"encoder.name": str(encoder)}), 3).eval()
     mixture, longer = lam_row(noise, "clip-0", "clip-1"), PlannedClip(Window("clip-2", 0, 9000))
     together, alone = (make_batch(noise, PlannedBatch(rows)) for rows in ((mixture, longer), (mixture,)))
     logits = model(together.waveforms, together.lengths).logits[0]

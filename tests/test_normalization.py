@@ -164,6 +164,17 @@ def few(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_study_says_it_with_the_scores_of_each_fold(ser, few):
+    cells = "".join(f'[[cells]]\nname = "{name}"\nchanges.pooling.name = "{name}"\n' for name in ("mean", "max"))
+    Path("poolings.toml").write_text(f'title = "two"\nrecipe = "conformer"\nreference = "mean"\n{cells}')
+    options = ("--folds", 2, "--fold", 1, *TINY_CELLS, "--batch-size", 8)
+    changes = ("--set", "normalization.by=speaker", "--set", "selection.by=last")
+    grid = ("--grid", "poolings.toml", "--cells", "max", "--output", "study")
+    done = ser("ablate", "--manifest", few, *options, *grid, *changes)
+    assert done.exit_code == 0, done.stderr
+    assert "cell 2 (max), seed 0: fold 1/2 tested with epoch 2, normalised by speaker: WA" in done.stderr
+
+
 def test_a_run_says_in_every_report_that_clips_are_normalised_by_speaker(ser, few):
     done = ser(*command(few, "--epochs", 1, "--select", "last", "--output", "run"))
     assert done.exit_code == 0, done.stderr

@@ -251,7 +251,7 @@ def test_a_model_that_needs_speakers_asks_for_them(ser, trained, calls):
 
 
 def test_a_model_that_hears_each_recording_on_its_own_takes_no_speakers(ser, calls):
-    recipe = load_recipe("conformer", conformer__dim=16, conformer__layers=1)
+    recipe = load_recipe("conformer", changes={"conformer.dim": 16, "conformer.layers": 1})
     model = build_model(recipe, 3)
     save_model(Path("model"), model, model.state_dict(), LABELS, recipe)
     result = ser("predict", "--model", "model", "--speakers", "all", "calls")

@@ -2,6 +2,7 @@ from itertools import product
 
 import pytest
 
+from ser_cli.commands.options import given
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError
 from ser_cli.recipe import Recipe, default_recipe, load_recipe, shipped_recipes
 
@@ -56,7 +57,8 @@ def test_nothing_behind_the_sign_takes_back_what_a_recipe_sets():
 
 
 def test_options_that_are_not_given_change_nothing():
-    assert load_recipe("conformer", training__epochs=None, seed=None) == load_recipe("conformer")
+    assert load_recipe("conformer", (), given({"training.epochs": None, "seed": None})) == load_recipe("conformer")
+    assert given({"training.epochs": 3, "seed": 0, "encoder.name": None}) == {"training.epochs": 3, "seed": 0}
 
 
 def test_all_problems_of_a_recipe_are_told_together(tmp_path):
@@ -168,7 +170,7 @@ def test_a_recipe_of_many_bytes_or_great_depth_fails_with_a_sentence(tmp_path):
 
 
 def test_the_resolved_recipe_reads_back_as_it_was(tmp_path):
-    recipe = load_recipe("mll", ["optimizer.learning_rate=2e-5"], seed=9)
+    recipe = load_recipe("mll", ["optimizer.learning_rate=2e-5"], {"seed": 9})
     path = tmp_path / "recipe.toml"
     path.write_text(recipe.as_toml())
     again = load_recipe(str(path))

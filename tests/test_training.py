@@ -55,7 +55,7 @@ def test_strange_clips_train_without_nan(tmp_path, request, method, encoder):
     corpus = strange_corpus(tmp_path / "strange")
     name = "conformer" if encoder == "conformer" else str(request.getfixturevalue("wavlm"))
     settings = [*TINY_SETTINGS, f"mixup.method={method}", "mixup.share=1.0", "losses.weighting=auto"]
-    recipe = load_recipe("conformer", settings, encoder__name=name, training__batch_size=6)
+    recipe = load_recipe("conformer", settings, {"encoder.name": name, "training.batch_size": 6})
     learner, fold = learner_of(corpus, recipe)
     seen = set()
     for epoch in (1, 2):
@@ -246,7 +246,7 @@ def test_full_memory_is_tried_in_halves_only_when_asked(ser, tones, monkeypatch)
 def test_a_frozen_encoder_is_computed_once_for_each_clip(tmp_path, wavlm):  # noqa: F811
     corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 4_000 + 100 * n for n in range(6)})
     settings = ["mixup.method=none", "encoder.frozen=everything", "training.weight_average=0.9"]
-    recipe = load_recipe("mll", settings, encoder__name=str(wavlm), training__batch_size=3)
+    recipe = load_recipe("mll", settings, {"encoder.name": str(wavlm), "training.batch_size": 3})
     learner, fold = learner_of(corpus, recipe)
     before = {name: value.clone() for name, value in learner.model.encoder.state_dict().items()}
     for epoch in (1, 2, 3):
@@ -282,9 +282,8 @@ def test_frozen_convolutions_and_checkpointed_activations_train_the_rest(tmp_pat
     corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 4_000 + 100 * n for n in range(6)})
     found = {}
     for option in ("encoder.checkpoint_activations=false", "encoder.checkpoint_activations=true"):
-        recipe = load_recipe(
-            "mll", ["encoder.frozen=convolutions", option], encoder__name=str(wavlm), training__batch_size=6
-        )
+        changes = {"encoder.name": str(wavlm), "training.batch_size": 6}
+        recipe = load_recipe("mll", ["encoder.frozen=convolutions", option], changes)
         learner, fold = learner_of(corpus, recipe)
         learner.begin_epoch(3)
         for batch in BatchLoader(corpus, plan_training_epoch(corpus, fold, recipe, 3)):

@@ -22,7 +22,7 @@ from ser_cli.devices import choose_device
 from ser_cli.errors import SerError, Stopped
 from ser_cli.repeating import repeating
 from ser_cli.training.checkpoint_times import Interval
-from ser_cli.training.cross_validation import cross_validate
+from ser_cli.training.cross_validation import Plan, cross_validate
 from ser_cli.training.observers import TrainingObserver
 
 FORWARD_EVERY_S = 0.2
@@ -30,9 +30,9 @@ FORWARD_EVERY_S = 0.2
 STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1")
 """Signals that ask a command to end, which schedulers send to all its processes at once. Windows lacks SIGUSR1."""
 
-Watch = Callable[[str, int, int, int], AbstractContextManager[TrainingObserver]]
-"""Given a cell's name, the folds of its protocol, those wanted, and its epochs: who is told of its training. It goes
-to other processes, so it must be picklable."""
+Watch = Callable[[str, Plan], AbstractContextManager[TrainingObserver]]
+"""Given a cell's name and what is trained of it: who is told of its training. It goes to other processes, so it must be
+picklable."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Training:
         """Train what is left of a run in this process."""
         plan = run.plan
         try:
-            with self.watch(run.name, len(plan.folds), len(plan.wanted), plan.recipe.training.epochs) as observer:
+            with self.watch(run.name, plan) as observer:
                 cross_validate(
                     plan,
                     run.folder,

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError
 from ser_cli.files import read_text
-from ser_cli.recipe import MAX_RECIPE_BYTES, Recipe, load_recipe
-from ser_cli.settings_section import Section
+from ser_cli.recipe import MAX_RECIPE_BYTES, Recipe, load_recipe, parse_overrides
+from ser_cli.settings_section import Section, flatten
 
 Rate = Literal["wa", "ua", "macro_f1"]
 Name = Annotated[str, Field(pattern=r"^[0-9]*[a-z][a-z0-9_.-]*$", max_length=60)]
@@ -114,7 +114,7 @@ class GridCell:
 
     def setting(self, key: str) -> Any:
         """What the cell's recipe has under a dotted key."""
-        return _flat(self.recipe.model_dump(mode="json"))[key]
+        return flatten(self.recipe.model_dump(mode="json"))[key]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Grid:
     def settings(self) -> dict[str, dict[str, Any]]:
         """Every setting of each cell but title and seed, by folder name and dotted key."""
         return {
-            cell.folder_name: _flat(cell.recipe.model_dump(mode="json", exclude={"title", "seed"}))
+            cell.folder_name: flatten(cell.recipe.model_dump(mode="json", exclude={"title", "seed"}))
             for cell in self.cells
         }
 
@@ -175,18 +175,20 @@ def shipped_grids() -> dict[str, str]:
 
 
 def load_grid(
-    name: str, recipe: str | None = None, overrides: Sequence[str] = (), seed: int | None = None, **settings: Any
+    name: str,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    asked: Mapping[str, Any] = MappingProxyType({}),
 ) -> Grid:
     """Read a grid and resolve the recipe of each cell.
 
-    A later one wins: the recipe, the changes of all cells, `settings`, `overrides`, the changes of the cell.
+    A later one wins: the recipe, the changes of all cells, `asked`, `overrides`, the changes of the cell.
 
     Args:
         name: of a shipped grid, or the path of a TOML file.
         recipe: to change in the place of the grid's own.
         overrides: `section.key=value` as given with `--set`.
-        seed: of all cells.
-        settings: as `load_recipe` takes them.
+        asked: values by dotted key, from options of their own.
 
     Raises:
         UnknownNameError: no shipped grid has that name.
@@ -196,14 +198,14 @@ def load_grid(
     read = _read(name)
     _require_sound(name, read)
     base = recipe or read.recipe
-    shared = [*_as_overrides(_flat(read.changes)), *_as_overrides(_given(settings)), *overrides]
+    shared = {**flatten(read.changes), **asked, **parse_overrides(overrides)}
     cells = []
     for number, cell in enumerate(read.cells, start=1):
-        changes = _flat(cell.changes)
+        changes = flatten(cell.changes)
         try:
-            resolved = load_recipe(base, [*shared, *_as_overrides(changes)], seed=seed)
+            resolved = load_recipe(base, changes={**shared, **changes})
         except ProblemsError as error:
-            load_recipe(base, overrides, **settings)  # where that fails alone, the fault is not the grid's
+            load_recipe(base, overrides, asked)  # where that fails alone, the fault is not the grid's
             subject = f"grid {name}, cell {number} ({cell.name}), recipe {base}"
             advice = "mend the grid's changes, or what --recipe, --encoder and --set ask for; all keys: man ser-train"
             raise ProblemsError(subject, error.problems, advice, usage=True) from None
@@ -276,7 +278,7 @@ def _require_sound(name: str, grid: GridFile) -> None:
     ]
     if grid.reference not in names:
         problems.append(f"reference: no cell is called {grid.reference!r}")
-    keys = _flat(Recipe().model_dump(mode="json"))
+    keys = flatten(Recipe().model_dump(mode="json"))
     problems += [f"components: {c.setting} is no setting of a recipe" for c in grid.components if c.setting not in keys]
     problems += [
         f"components: {c.setting} is no number, so it needs `value`, what cells with the component have, or `shown`"
@@ -284,7 +286,7 @@ def _require_sound(name: str, grid: GridFile) -> None:
         if c.value is None and not c.shown and isinstance(keys.get(c.setting), str | list)
     ]
     for where, changes in [("changes", grid.changes), *((f"cell {cell.name}", cell.changes) for cell in grid.cells)]:
-        flat = _flat(changes)
+        flat = flatten(changes)
         problems += [
             f"{where}: {key} must be the same for all cells; give it with {option}"
             for key, option in SAME_FOR_ALL.items()
@@ -313,19 +315,3 @@ def _require_distinct(name: str, grid: Grid) -> None:
         seen.setdefault(cell.recipe.hash, cell.name)
     if problems:
         raise ProblemsError(f"grid {name}", problems, "change one of them, or take it out", usage=True)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.replace("__", "."): value for key, value in settings.items() if value is not None}
-
-
-def _as_overrides(changes: Mapping[str, Any]) -> list[str]:
-    """Dotted keys and values in the form that `--set` takes."""
-    return [f"{key}={tomli_w.dumps({'value': value}).partition('=')[2].strip()}" for key, value in changes.items()]

@@ -106,16 +106,17 @@ def ablate(
     """
     from ser_cli.ablation.grids import load_grid, overridden
     from ser_cli.idle_settings import idle_settings
+    from ser_cli.recipe import parse_overrides
     from ser_cli.training.checkpoint_times import parse_interval
 
     console = Console(quiet, verbose)
     interval = parse_interval(checkpoint_every)
-    settings = {"encoder__name": encoder, "training__epochs": epochs, "training__batch_size": batch_size}
-    resolved = load_grid(grid, recipe, set_ or (), seed, **settings)
+    asked = options.given(
+        {"encoder.name": encoder, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
+    )
+    resolved = load_grid(grid, recipe, set_ or (), asked)
     chosen = resolved.choose(cells)
-    keys = [change.partition("=")[0].strip() for change in set_ or ()]
-    keys += [key.replace("__", ".") for key, value in settings.items() if value is not None]
-    for key, keeping in overridden(resolved, keys, chosen).items():
+    for key, keeping in overridden(resolved, [*parse_overrides(set_ or ()), *asked], chosen).items():
         console.warn(f"{key}: cell {', '.join(str(cell.number) for cell in keeping)} sets its own and keeps it")
     for change in set_ or ():
         console.detail(f"{change}, from --set")

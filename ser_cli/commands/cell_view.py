@@ -10,6 +10,7 @@ from ser_cli.commands.training_view import TrainingView
 from ser_cli.console import Console
 
 if TYPE_CHECKING:
+    from ser_cli.training.cross_validation import Plan
     from ser_cli.training.observers import TrainingObserver
 
 
@@ -23,11 +24,11 @@ class CellWatch:
     """Whether other cells are shown at the same time."""
 
     @contextmanager
-    def __call__(self, name: str, folds: int, wanted: int, epochs: int) -> "Iterator[TrainingObserver]":
+    def __call__(self, name: str, plan: "Plan") -> "Iterator[TrainingObserver]":
         """Catch signals, and show what happens with the name of the cell before it."""
         console = CellConsole(self.quiet, self.verbose, name, self.several)
         with HeldSignals() if self.several else StopSignals() as signals:
-            yield TrainingView(console, folds, wanted, epochs, signals)
+            yield TrainingView(console, plan, signals)
 
 
 class HeldSignals(StopSignals):

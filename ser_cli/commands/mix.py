@@ -1,8 +1,7 @@
 """`ser mix`: mix clips of a corpus to hear what training hears, or to train on."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,20 +27,11 @@ DRAWN = 20
 """Mixtures, unless --count asks for others."""
 
 
-class Method(StrEnum):
-    """The rule by which clips are mixed."""
+Method = Literal["eam", "lam", "mixup"]
+"""The rule by which clips are mixed."""
 
-    EAM = "eam"
-    LAM = "lam"
-    MIXUP = "mixup"
-
-
-class Split(StrEnum):
-    """A side of a fold."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
+Split = Literal["train", "validation", "test"]
+"""A side of a fold."""
 
 
 def mix(
@@ -112,7 +102,7 @@ def mix(
             metavar="train|validation|test",
             help="The side of --fold whose clips are mixed; as in training where 2 speakers choose the epoch.",
         ),
-    ] = Split.TRAIN,
+    ] = "train",
     folds: Annotated[int | None, typer.Option(metavar="K", help="Number of folds, as for `ser train`.")] = None,
     protocol: Annotated[
         str | None,
@@ -150,9 +140,9 @@ def mix(
 
     console = Console(quiet, verbose)
     of_method: dict[Method, dict[str, object]] = {
-        Method.EAM: {"--snr-range": snr_range, "--max-overlap": max_overlap},
-        Method.LAM: {"--lambda": lam_lambda},
-        Method.MIXUP: {"--alpha": alpha},
+        "eam": {"--snr-range": snr_range, "--max-overlap": max_overlap},
+        "lam": {"--lambda": lam_lambda},
+        "mixup": {"--alpha": alpha},
     }
     drawn = {"--count": count, "--from": from_, "--into": into}
     seeded = {"--seed": seed} if fold is None else {}
@@ -160,7 +150,7 @@ def mix(
         method, of_method, drawn, seeded, replayed=plan is not None, paired=pairs is not None
     )
     given = {
-        "method": chosen.value,
+        "method": chosen,
         "snr_range_db": None if snr_range is None else _range_of(snr_range),
         "max_overlap": _within(max_overlap, "--max-overlap", 0.5),
         "lam_lambda": _within(lam_lambda, "--lambda", 1.0, below=True),
@@ -261,7 +251,7 @@ def _clips_of(
 ) -> "tuple[str, ...]":
     """The clips that may be mixed: all of the corpus, or one side of a fold."""
     if fold is None:
-        if folds is not None or protocol is not None or split is not Split.TRAIN:
+        if folds is not None or protocol is not None or split != "train":
             raise UsageError("--folds, --protocol and --split go with --fold, which says whose side is meant")
         return tuple(utterance.id for utterance in corpus.utterances)
     from ser_cli.data.folds import check_folds, make_folds
@@ -274,8 +264,8 @@ def _clips_of(
     if fold > len(made):
         raise UsageError(f"--fold {fold}: protocol {chosen.name} has folds 1 to {len(made)}")
     seeded = f", as `ser train --seed {seed}` deals them" if seed else ""
-    console.say(f"{corpus.name}: {split.value} side of fold {fold}, protocol {chosen.name}{seeded}")
-    return dict(made[fold - 1].sides)[split.value]
+    console.say(f"{corpus.name}: {split} side of fold {fold}, protocol {chosen.name}{seeded}")
+    return dict(made[fold - 1].sides)[split]
 
 
 def _require_that_all_acts(
@@ -307,10 +297,10 @@ def _require_that_all_acts(
         _require_unasked("--plan replays what an earlier call drew", {**drawn, "--method": method, **rules, **seeded})
     if paired:
         _require_unasked("--pairs names the clips", drawn)
-    chosen = method or Method.EAM
+    chosen = method or "eam"
     for other, options_of in of_method.items():
-        if other is not chosen:
-            _require_unasked(f"the rule is {chosen.value}, and of --method {other.value}", options_of)
+        if other != chosen:
+            _require_unasked(f"the rule is {chosen}, and of --method {other}", options_of)
     return chosen
 
 

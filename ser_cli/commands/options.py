@@ -1,6 +1,6 @@
 """Options that verbs share, declared once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,6 +107,11 @@ def open_chosen(
 
     choice = Choice(labels, tuple(where or ()), soft=soft)
     return open_dataset(dataset, manifest, choice, progress, may_prepare=may_prepare)
+
+
+def given(values: Mapping[str, object]) -> dict[str, object]:
+    """Of options by the setting that each stands for, those that were given."""
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def parse_labels(text: str | None) -> list[str] | None:

@@ -2,9 +2,8 @@
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,10 +27,8 @@ BATCH_SIZE = 16
 """Clips at a time, unless --batch-size asks for others."""
 
 
-class Export(StrEnum):
-    """Formats that a model is written in."""
-
-    ONNX = "onnx"
+Export = Literal["onnx"]
+"""Formats that a model is written in."""
 
 
 def predict(

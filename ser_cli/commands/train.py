@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,28 +22,6 @@ EXAMPLES = options.examples(
 )
 
 
-class Targets(StrEnum):
-    """What the model learns of an utterance."""
-
-    HARD = "hard"
-    SOFT = "soft"
-
-
-class Normalize(StrEnum):
-    """What each clip is heard against."""
-
-    CLIP = "clip"
-    SPEAKER = "speaker"
-
-
-class Selection(StrEnum):
-    """How each fold's epoch is chosen."""
-
-    VALIDATION = "validation"
-    LAST = "last"
-    TEST = "test"
-
-
 def train(
     dataset: options.Dataset = None,
     manifest: options.Manifest = None,
@@ -54,7 +31,7 @@ def train(
     labels: options.Labels = None,
     where: options.Where = None,
     targets: Annotated[
-        Targets | None,
+        Literal["hard", "soft"] | None,
         typer.Option(metavar="hard|soft", help="Learn the raters' verdict, or the share of their votes."),
     ] = None,
     recipe: Annotated[
@@ -76,14 +53,14 @@ def train(
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     normalize: Annotated[
-        Normalize | None,
+        Literal["clip", "speaker"] | None,
         typer.Option(
             metavar="clip|speaker",
             help="Hear each clip on its own, or against all unlabelled clips of its speaker (said in every report).",
         ),
     ] = None,
     select: Annotated[
-        Selection | None,
+        Literal["validation", "last", "test"] | None,
         typer.Option(
             metavar="validation|last|test",
             help="Which epoch is tested: best on held-out speakers, the last, or best on test (said loudly).",
@@ -139,21 +116,20 @@ def train(
     if force and (resume or resume_anyway):
         raise UsageError("--force deletes the run that --resume would go on with; give one of them")
     name = recipe or default_recipe(dataset or "", encoder)
-    resolved = load_recipe(
-        name,
-        set_ or (),
-        encoder__name=encoder,
-        training__epochs=epochs,
-        training__batch_size=batch_size,
-        training__targets=targets.value if targets else None,
-        normalization__by=normalize.value if normalize else None,
-        selection__by=select.value if select else None,
-        seed=seed,
+    asked = options.given(
+        {
+            "encoder.name": encoder,
+            "training.epochs": epochs,
+            "training.batch_size": batch_size,
+            "training.targets": targets,
+            "normalization.by": normalize,
+            "selection.by": select,
+            "seed": seed,
+        }
     )
-    given = {"encoder.name": encoder, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
-    given |= {"normalization.by": normalize, "selection.by": select}
+    resolved = load_recipe(name, set_ or (), asked)
     source = f"recipe {name}{'' if recipe else ', the default for this corpus and encoder'}"
-    _say_settings(console, source, resolved, given, set_ or ())
+    _say_settings(console, source, resolved, asked, set_ or ())
 
     from ser_cli.dependencies import require_working_torch
 
@@ -189,14 +165,7 @@ def train(
         console.say(f"--resume: {folder} holds no run yet; it starts now")
     try:
         with StopSignals() as signals:
-            view = TrainingView(
-                console,
-                len(plan.folds),
-                len(plan.wanted),
-                resolved.training.epochs,
-                signals,
-                by_speaker=resolved.normalization.by == "speaker",
-            )
+            view = TrainingView(console, plan, signals)
             run = cross_validate(
                 plan,
                 folder,
@@ -222,15 +191,14 @@ def train(
 
 
 def _say_settings(
-    console: Console, source: str, recipe: "Recipe", given: Mapping[str, object], changes: Sequence[str]
+    console: Console, source: str, recipe: "Recipe", asked: Mapping[str, object], changes: Sequence[str]
 ) -> None:
     """Where the settings are from, and which of those asked for change nothing."""
     from ser_cli.idle_settings import idle_settings
 
     console.detail(f"settings: {source}")
-    for key, value in given.items():
-        if value is not None:
-            console.detail(f"  {key} = {value}, from its option")
+    for key, value in asked.items():
+        console.detail(f"  {key} = {value}, from its option")
     for change in changes:
         console.detail(f"  {change}, from --set")
     for sentence in idle_settings([recipe], changes):

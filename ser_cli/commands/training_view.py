@@ -12,40 +12,29 @@ if TYPE_CHECKING:
     from ser_cli.data.folds import Fold
     from ser_cli.losses import LossWeights
     from ser_cli.metrics import Scores
+    from ser_cli.training.cross_validation import Plan
     from ser_cli.training.history import EpochRecord
 
 
 class TrainingView:
     """Shows a cross-validation: a bar per epoch on a terminal, one line per epoch anywhere."""
 
-    def __init__(
-        self,
-        console: Console,
-        folds: int,
-        wanted: int,
-        epochs: int,
-        signals: StopSignals,
-        *,
-        by_speaker: bool = False,
-    ) -> None:
+    def __init__(self, console: Console, plan: "Plan", signals: StopSignals) -> None:
         """Prepare to show a cross-validation.
 
         Args:
             console: where it is shown.
-            folds: of the protocol.
-            wanted: folds to be trained now.
-            epochs: of each.
+            plan: what is trained.
             signals: that ask the process to end.
-            by_speaker: tested clips are heard against others of their speaker, which is said with their scores.
         """
         from ser_cli.evaluation.normalization import CAPTION
 
         self._console = console
         self._signals = signals
-        self._normalized = f", {CAPTION}" if by_speaker else ""
-        self._folds = folds
-        self._epochs = epochs
-        self._epochs_left = epochs * wanted
+        self._normalized = f", {CAPTION}" if plan.recipe.normalization.by == "speaker" else ""
+        self._folds = len(plan.folds)
+        self._epochs = plan.recipe.training.epochs
+        self._epochs_left = self._epochs * len(plan.wanted)
         self._epochs_seen = 0
         self._began = time.monotonic()
         self._fold = 0

@@ -23,6 +23,7 @@ from typing import Any
 
 from ser_cli.errors import RunError
 from ser_cli.files import read_json, read_json_object, read_text, write_json
+from ser_cli.settings_section import flatten
 
 IDENTITY_NAME = "run.json"
 SELECTED_BY = ("validation", "validation_clips", "last", "test")
@@ -256,12 +257,6 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_settings(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings by their dotted keys, the values as text; without those that are left out."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flat_settings(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
+    return {key: str(value) for key, value in flatten(values).items() if value is not None}

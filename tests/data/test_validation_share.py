@@ -33,7 +33,7 @@ def talkers(speakers: int = 6) -> PreparedCorpus:
 
 def folds_of(of: PreparedCorpus, share: float, *, seed: int = 0, folds: int | None = 3):
     settings = [f"selection.validation_share={share}"]
-    return plan_cross_validation(of, load_recipe("mll", settings, seed=seed), "mll", folds=folds)
+    return plan_cross_validation(of, load_recipe("mll", settings, {"seed": seed}), "mll", folds=folds)
 
 
 def test_the_share_is_drawn_from_each_emotion_of_the_training_side_and_from_nobody_who_is_tested():

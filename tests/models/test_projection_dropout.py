@@ -130,7 +130,7 @@ def test_layers_without_such_a_dropout_are_refused_by_name():
 def test_a_saved_model_has_it_again(tmp_path, kind, fusion):
     path = save_tiny_speech_encoder(tmp_path / kind, kind, num_hidden_layers=3)
     settings = ["encoder.layers=2", f"encoder.fusion={fusion}"]
-    recipe = load_recipe("lam", settings, encoder__name=str(path))
+    recipe = load_recipe("lam", settings, {"encoder.name": str(path)})
     model = build_model(recipe, 3)
     save_model(tmp_path / "saved", model, model.state_dict(), ("a", "b", "c"), recipe)
     (path / "model.safetensors").unlink()  # the saved model must not need it
@@ -145,13 +145,13 @@ def test_a_saved_model_has_it_again(tmp_path, kind, fusion):
 
 def test_left_out_it_is_that_of_the_checkpoint_and_stays_out_of_the_resolved_recipe(tmp_path):
     path = save_tiny_speech_encoder(tmp_path / "hubert", "hubert", hidden_dropout=0.23)
-    recipe = load_recipe("mll", encoder__name=str(path))
+    recipe = load_recipe("mll", changes={"encoder.name": str(path)})
     assert [layer.dropout.p for layer in layers_of(build_model(recipe, 3).encoder)] == [0.23, 0.23]
     written = tmp_path / "resolved.toml"
     written.write_text(recipe.as_toml())
     assert "projection_dropout" not in written.read_text()
     assert load_recipe(str(written)) == recipe
-    given = load_recipe("mll", ["encoder.projection_dropout=0"], encoder__name=str(path))
+    given = load_recipe("mll", ["encoder.projection_dropout=0"], {"encoder.name": str(path)})
     assert "projection_dropout = 0.0" in given.as_toml()
     assert given.hash != recipe.hash
 
