@@ -6,8 +6,9 @@ from pydantic import Field, model_validator
 
 from ser_cli.settings_section import Count, NotNegative, Positive, Section, Share, Width
 
-MixingSnrDb = Annotated[float, Field(ge=-200, le=200)]
-"""Of one voice to another, in dB; as far apart, nobody hears the softer one."""
+MAX_MIXING_SNR_DB = 200.0
+"""Of one voice to another, either way; as far apart, nobody hears the softer one."""
+MixingSnrDb = Annotated[float, Field(ge=-MAX_MIXING_SNR_DB, le=MAX_MIXING_SNR_DB)]
 
 
 class MixupSettings(Section):

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.main import get_command
 
+from ser_cli.cli import app
 from ser_cli.data.store import open_corpus
+from ser_cli.recipe_settings import MixupSettings
 from tests.conftest import TINY
 
 
@@ -142,7 +145,7 @@ def test_pairs_that_cannot_be_mixed_are_all_named(ser, corpus):
     result = ser("mix", "--dataset", "tones", "--output", "mixed", "--pairs", "pairs.csv")
     assert result.exit_code == 2
     assert "4 problems" in result.stderr
-    assert "line 2: p1/sad-9 is no clip of the corpus; did you mean p1/sad-" in result.stderr
+    assert "line 2: p1/sad-9 is no clip of tones; did you mean p1/sad-" in result.stderr
     assert "line 3: p1/sad-0 is to be mixed with itself" in result.stderr
     assert "line 4: p1/sad-0 lasts" in result.stderr
     assert "a segment of 0.300 s from 0.200 s does not lie inside it" in result.stderr
@@ -363,3 +366,98 @@ def test_dry_run_tells_a_program_what_would_be_written(ser, corpus):
     result = ser("mix", "--dataset", "tones", "--output", "mixed", "--count", 7, "--from", "sad", "--dry-run", "--json")
     assert json.loads(result.stdout) == {"dataset": "tones", "output": "mixed", "mixtures": 7, "clips": 54}
     assert not Path("mixed").exists()
+
+
+def test_chosen_pairs_are_mixed_by_the_rules_of_whole_clips_too(ser, corpus):
+    Path("pairs.csv").write_text("source_a,source_b\np1/sad-0,p2/happy-1\n")
+    long_a, long_b = (corpus.length(identity) for identity in ("p1/sad-0", "p2/happy-1"))
+    (row,) = mixed(ser, "--pairs", "pairs.csv", "--method", "lam", "--lambda", 0.3, output="lam")
+    weight = 0.7 * long_b / (0.3 * long_a + 0.7 * long_b)  # of the second label, paper of label-adaptive mixup, eq. 2
+    assert float(row["lambda"]) == pytest.approx(weight, abs=1e-5)
+    assert float(row["target_happy"]) == pytest.approx(weight, abs=1e-5)
+    a, b = corpus.waveform("p1/sad-0"), corpus.waveform("p2/happy-1")
+    samples, _ = soundfile.read(Path("lam", row["file_name"]), dtype="float32")
+    both = min(long_a, long_b)
+    np.testing.assert_allclose(samples[:both], 0.3 * a[:both] + 0.7 * b[:both], atol=2 / 32768)
+    drawn = {float(mixed(ser, "--pairs", "pairs.csv", "--method", "mixup", "--seed", s, output=f"m{s}")[0]["lambda"])
+             for s in range(3)}  # fmt: skip
+    assert len(drawn) == 3
+
+
+def test_an_only_partner_is_never_the_first_and_all_mixtures_that_are_asked_for_are_made(ser, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["path,emotion,speaker"]
+    for number, emotion in enumerate(["sad", "happy", "angry"]):
+        soundfile.write(tmp_path / f"{number}.wav", rng.normal(0, 0.1, 8000), 16_000)
+        lines.append(f"{number}.wav,{emotion},p{number}")
+    (tmp_path / "few.csv").write_text("\n".join(lines) + "\n")
+    for count in (1, 2, 5):
+        result = ser(
+            "mix", "--manifest", tmp_path / "few.csv", "--from", "sad", "--count", count, "--output", f"m{count}"
+        )
+        assert result.exit_code == 0, result.stderr
+        rows = rows_of(Path(f"m{count}/metadata.csv"))
+        assert len(rows) == count
+        assert {row["emotion_b"] for row in rows} == {"sad"}
+        assert "sad" not in {row["emotion_a"] for row in rows}
+    options = ("--from", "sad", "--into", "sad", "--count", 1, "--output", "none")
+    result = ser("mix", "--manifest", tmp_path / "few.csv", *options)
+    assert result.exit_code == 2
+    assert "nothing to mix: only one clip is left" in result.stderr
+
+
+@pytest.mark.parametrize("snr_db", ["4000", "-1000", "nan", "inf", "200.5"])
+def test_a_ratio_that_nothing_can_have_is_refused(ser, corpus, snr_db):
+    Path("pairs.csv").write_text(f"source_a,source_b,snr_db\np1/sad-0,p2/sad-0,{snr_db}\n")
+    result = ser("mix", "--dataset", "tones", "--output", "mixed", "--pairs", "pairs.csv")
+    assert result.exit_code == 2
+    assert "line 2: " in result.stderr
+    assert "is not between -200 and 200 dB" in result.stderr or "are not all finite numbers" in result.stderr
+    assert not Path("mixed").exists()
+
+
+def test_a_mixture_is_not_mixed_again_since_its_second_voice_would_be_forgotten(ser, corpus):
+    mixed(ser, "--count", 10, "--with-originals", output="once")
+    assert ser("prepare", "--manifest", "once/manifest.csv", "--name", "once", "-q").exit_code == 0
+    result = ser("mix", "--dataset", "once", "--output", "twice", "--count", 80, "--with-originals", "--no-page")
+    assert result.exit_code == 0, result.stderr
+    assert "once: 10 clips left out, mixtures already" in result.stderr
+    rows = rows_of(Path("twice/metadata.csv"))
+    assert len(rows) == 80
+    assert not [row for row in rows if "mix-" in row["source_a"] + row["source_b"]]
+    assert len(rows_of(Path("twice/manifest.csv"))) == 54 + 80
+    Path("pairs.csv").write_text("source_a,source_b\nmix-0001,p2/sad-0\n")
+    refused = ser("mix", "--dataset", "once", "--output", "x", "--pairs", "pairs.csv")
+    assert refused.exit_code == 2
+    assert "line 2: mix-0001 is a mixture already" in refused.stderr
+    none = ser("mix", "--dataset", "once", "--where", "source_b!=", "--output", "x")
+    assert none.exit_code == 2
+    assert "every clip is a mixture already" in none.stderr
+
+
+def test_clips_of_more_than_full_scale_are_lowered_as_a_whole_and_it_is_said(ser, tmp_path):
+    time = np.arange(8000) / 16_000
+    lines = ["path,emotion,speaker"]
+    for number, (emotion, peak) in enumerate([("happy", 3.0), ("sad", 0.5)]):
+        wave = (peak * np.sin(2 * np.pi * (310 + 40 * number) * time)).astype(np.float32)
+        soundfile.write(tmp_path / f"{number}.wav", wave, 16_000, subtype="FLOAT")
+        lines.append(f"{number}.wav,{emotion},p{number}")
+    (tmp_path / "loud.csv").write_text("\n".join(lines) + "\n")
+    options = ("--count", 1, "--with-originals", "--json", "--output", "mixed")
+    result = ser("mix", "--manifest", tmp_path / "loud.csv", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "originals: 1 clip of more than full scale lowered as a whole" in result.stderr
+    assert json.loads(result.stdout)["originals_lowered"] == 1
+    for number, peak in enumerate((3.0, 0.5)):
+        source, _ = soundfile.read(tmp_path / f"{number}.wav")
+        written, _ = soundfile.read(f"mixed/originals/{number + 1:06d}.flac")
+        np.testing.assert_allclose(written, source * (0.999 / peak if peak > 1 else 1), atol=2 / 32768)
+
+
+def test_the_help_shows_the_defaults_that_training_has():
+    told = {parameter.name: parameter.show_default for parameter in get_command(app).commands["mix"].params}
+    settings = MixupSettings()
+    assert told["method"] == settings.method
+    assert tuple(map(float, told["snr_range"].split(","))) == (settings.snr_min_db, settings.snr_max_db)
+    for option, setting in (("max_overlap", "max_overlap"), ("lam_lambda", "lam_lambda"), ("alpha", "mixup_alpha")):
+        assert float(told[option]) == getattr(settings, setting)

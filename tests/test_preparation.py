@@ -10,6 +10,7 @@ import soundfile
 
 from ser_cli.data.store import open_corpus
 from ser_cli.preparation import whole_corpus as preparation
+from ser_cli.preparation.whole_corpus import _path_of
 from tests.conftest import write_tone, write_tone_corpus
 
 
@@ -146,7 +147,27 @@ def test_a_corpus_of_nothing_usable_is_refused(ser, tmp_path):
     (tmp_path / "m.csv").write_text("path,emotion,speaker\na.wav,sad,p1\nb.wav,happy,p1\n")
     result = ser("prepare", "--manifest", tmp_path / "m.csv", "--skip-unreadable")
     assert result.exit_code == 1
-    assert "not one of 2 recordings can be used" in result.stderr
+    assert "not one of 2 recordings can be used: 2 problems" in result.stderr
+    assert "cannot be decoded" in result.stderr
+
+
+def test_recordings_that_all_contradict_each_other_are_named_with_what_to_do(ser, tmp_path):
+    for name in ("a", "b"):
+        write_tone(tmp_path / f"{name}.wav", 300, 0.3, seed=1)
+    (tmp_path / "m.csv").write_text("path,emotion,speaker\na.wav,sad,p1\nb.wav,happy,p1\n")
+    result = ser("prepare", "--manifest", tmp_path / "m.csv")
+    assert result.exit_code == 1
+    assert "not one of 2 recordings can be used: 2 problems" in result.stderr
+    assert "a.wav: the same recording stands there as a, b, with" in result.stderr
+    assert "mend these recordings or their labels, and prepare again" in result.stderr
+
+
+def test_the_path_of_a_problem_may_hold_a_colon(tmp_path):
+    folder = tmp_path / "take: 2"
+    folder.mkdir()
+    assert _path_of(f"{folder}: cannot be read (Permission denied)") == str(folder)
+    assert _path_of(f"{folder}: line 3: cannot be read (x: y)") == str(folder)
+    assert _path_of(f"{tmp_path}/gone: differs from {folder}, which has the same name") == f"{tmp_path}/gone"
 
 
 def test_declared_labels_keep_their_order(ser, tones, home):

@@ -1,5 +1,6 @@
 """`ser mix`: mix clips of a corpus to hear what training hears, or to train on."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,11 +12,11 @@ from ser_cli.console import Console
 from ser_cli.errors import UsageError, count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ser_cli.data.mixup import MixPlan
     from ser_cli.data.store import PreparedCorpus
-    from ser_cli.mixtures.choosing import MixSettings
+    from ser_cli.recipe_settings import MixupSettings
 
 EXAMPLES = options.examples(
     "ser mix --dataset demo --count 20 --output mixed",
@@ -136,7 +137,7 @@ def mix(
     label), plan.csv to repeat it, and index.html. Prints the path of metadata.csv. A mixture whose peak would clip
     is lowered as a whole, and the gain is recorded.
     """
-    from ser_cli.mixtures.choosing import MixSettings
+    from ser_cli.recipe_settings import MixupSettings
 
     console = Console(quiet, verbose)
     of_method: dict[Method, dict[str, object]] = {
@@ -149,19 +150,21 @@ def mix(
     chosen = _require_that_all_acts(
         method, of_method, drawn, seeded, replayed=plan is not None, paired=pairs is not None
     )
-    given = {
+    snr_min_db, snr_max_db = _range_of(snr_range) if snr_range is not None else (None, None)
+    asked = {
         "method": chosen,
-        "snr_range_db": None if snr_range is None else _range_of(snr_range),
+        "snr_min_db": snr_min_db,
+        "snr_max_db": snr_max_db,
         "max_overlap": _within(max_overlap, "--max-overlap", 0.5),
         "lam_lambda": _within(lam_lambda, "--lambda", 1.0, below=True),
         "mixup_alpha": _within(alpha, "--alpha", float("inf"), below=True),
-        "seed": seed,
     }
-    settings = MixSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    settings = MixupSettings.model_validate(options.given(asked))
     with counting_bar(console, "preparing", "clip") as progress:
         corpus = options.open_chosen(dataset, manifest, labels, where, progress, may_prepare=not dry_run)
-    ids = _clips_of(console, corpus, fold, split, folds, protocol, settings.seed)
-    plans = _plans(corpus, ids, settings, count=count or DRAWN, pairs=pairs, plan=plan, from_=from_, into=into)
+    ids = _clips_of(console, corpus, fold, split, folds, protocol, seed or 0)
+    choice = _Choice(count or DRAWN, pairs, plan, from_, into)
+    plans = _plans(corpus, ids, settings, seed or 0, choice)
     if dry_run:
         from ser_cli.mixtures.output_folder import require_free
 
@@ -191,10 +194,12 @@ def _write(
 
     finish = (lambda folder, clips: write_page(corpus, clips, folder)) if page else None
     with counting_bar(console, "mixing", "clip") as progress:
-        clips = write_mixtures(
+        clips, originals_lowered = write_mixtures(
             corpus, plans, output, originals=originals, force=force, finish=finish, progress=progress
         )
     console.say(f"{corpus.name}: {describe(clips)}")
+    if originals_lowered:
+        console.say(f"originals: {count_of(originals_lowered, 'clip')} of more than full scale lowered as a whole")
     if page:
         more = f", the first {SHOWN_MIXTURES} of them" if len(clips) > SHOWN_MIXTURES else ""
         console.say(f"listen and look{more}: {output / PAGE_NAME}")
@@ -216,28 +221,44 @@ def _write(
             "mixtures": len(clips),
             "lowered": sum(clip.gain_db < 0 for clip in clips),
             "originals": len(originals),
+            "originals_lowered": originals_lowered,
         }
     )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is mixed: drawn clips, unless a file names pairs or whole plans."""
+
+    count: int
+    pairs: Path | None
+    plan: Path | None
+    from_: str | None
+    into: str | None
 
 
 def _plans(
     corpus: "PreparedCorpus",
     ids: "tuple[str, ...]",
-    settings: "MixSettings",
-    *,
-    count: int,
-    pairs: Path | None,
-    plan: Path | None,
-    from_: str | None,
-    into: str | None,
+    settings: "MixupSettings",
+    seed: int,
+    choice: _Choice,
 ) -> "tuple[MixPlan, ...]":
     from ser_cli.mixtures.choosing import draw_plans, pair_plans, replay_plans
 
-    if plan is not None:
-        return replay_plans(corpus, ids, plan)
-    if pairs is not None:
-        return pair_plans(corpus, ids, pairs, settings)
-    return draw_plans(corpus, ids, count, settings, interfering_emotion=from_, dominant_emotion=into)
+    if choice.plan is not None:
+        return replay_plans(corpus, ids, choice.plan)
+    if choice.pairs is not None:
+        return pair_plans(corpus, ids, choice.pairs, settings, seed)
+    return draw_plans(
+        corpus,
+        ids,
+        choice.count,
+        settings,
+        seed,
+        interfering_emotion=choice.from_,
+        dominant_emotion=choice.into,
+    )
 
 
 def _clips_of(
@@ -253,7 +274,7 @@ def _clips_of(
     if fold is None:
         if folds is not None or protocol is not None or split != "train":
             raise UsageError("--folds, --protocol and --split go with --fold, which says whose side is meant")
-        return tuple(utterance.id for utterance in corpus.utterances)
+        return _unmixed(console, corpus, [utterance.id for utterance in corpus.utterances])
     from ser_cli.data.folds import check_folds, make_folds
     from ser_cli.data.protocols import choose_protocol
     from ser_cli.recipe_settings import SelectionSettings
@@ -265,7 +286,23 @@ def _clips_of(
         raise UsageError(f"--fold {fold}: protocol {chosen.name} has folds 1 to {len(made)}")
     seeded = f", as `ser train --seed {seed}` deals them" if seed else ""
     console.say(f"{corpus.name}: {split} side of fold {fold}, protocol {chosen.name}{seeded}")
-    return dict(made[fold - 1].sides)[split]
+    return _unmixed(console, corpus, dict(made[fold - 1].sides)[split])
+
+
+def _unmixed(console: Console, corpus: "PreparedCorpus", ids: "Sequence[str]") -> "tuple[str, ...]":
+    """The clips that are no mixtures themselves: of a mixture of mixtures two voices would be forgotten.
+
+    Raises:
+        UsageError: all are.
+    """
+    from ser_cli.data.manifest import is_mixture
+
+    left = tuple(identity for identity in ids if not is_mixture(corpus.by_id[identity]))
+    if not left:
+        raise UsageError(f"{corpus.name}: every clip is a mixture already; mix the corpus that they were made of")
+    if found := len(ids) - len(left):
+        console.say(f"{corpus.name}: {count_of(found, 'clip')} left out, mixtures already")
+    return left
 
 
 def _require_that_all_acts(
@@ -320,8 +357,10 @@ def _range_of(text: str) -> tuple[float, float]:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--snr-range {text}: expected two numbers in decibels, such as -5,10") from None
-    if not -200 <= low <= high <= 200:
-        raise UsageError(f"--snr-range {text}: the lower end comes first, both between -200 and 200 dB")
+    from ser_cli.recipe_settings import MAX_MIXING_SNR_DB as MOST
+
+    if not -MOST <= low <= high <= MOST:
+        raise UsageError(f"--snr-range {text}: the lower end comes first, both between -{MOST:g} and {MOST:g} dB")
     return low, high
 
 

@@ -279,6 +279,15 @@ def _cut_between(
 def _without_single_clips(
     batches: Sequence[list[PlannedClip]], batch_size: int, max_batch_s: float
 ) -> list[list[PlannedClip]]:
+    """Find company for clips that would stand alone: in the batches before them, else in those after them."""
+    seen = _with_earlier_ones(batches, batch_size, max_batch_s)
+    return _with_earlier_ones(seen[::-1], batch_size, max_batch_s)[::-1]
+
+
+def _with_earlier_ones(
+    batches: Sequence[list[PlannedClip]], batch_size: int, max_batch_s: float
+) -> list[list[PlannedClip]]:
+    """A clip alone joins the nearest earlier batch that has room, or takes the last clip of one of more than two."""
     kept: list[list[PlannedClip]] = []
     for batch in batches:
         if len(batch) == 1:

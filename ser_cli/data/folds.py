@@ -264,9 +264,13 @@ def _choose_groups(
                     held |= {utterance.speaker for utterance in members[chosen[-1]]}
         if not _missing_labels((u for group in chosen for u in members[group]), labels):
             return chosen
+    more = "hold out more with --set selection.validation_speakers=N, or " if len(chosen) < most else ""
+    lacking = ", ".join(_missing_labels((u for group in chosen for u in members[group]), labels))
     raise FoldError(
-        f"fold {index}: no {count_of(most, unit)} of the training side have every emotion between them\n"
-        f"  hold out more with --set selection.validation_speakers=N, or train to the last epoch: --select last"
+        f"fold {index}: in 100 draws no {count_of(len(chosen), unit)} of the training side had every emotion between"
+        f" them; the last lacked {lacking}\n"
+        f"  {more}hold out clips of all speakers: --set selection.validation_share=0.1, or train to the last epoch:"
+        " --select last"
     )
 
 

@@ -195,11 +195,16 @@ def _deal(corpus: PreparedCorpus, unit: str, folds: int | None, seed: int) -> Pr
             f"  leave them out: --where speaker!={UNKNOWN_SPEAKER}"
         )
     genders = {value_of(u, unit): u.gender if unit == "speaker" else "" for u in corpus.utterances}
+    if len(genders) < 2:
+        raise FoldError(
+            f"{corpus.name} has {count_of(len(genders), unit)}, and every fold tests a {unit} that was not trained on\n"
+            f"  at least two are needed: see that the column {unit} tells them apart, or add recordings of others"
+        )
     folds = folds or min(DEFAULT_FOLDS, len(genders))
-    if folds > len(genders) or len(genders) < 2:
+    if folds > len(genders):
         raise UsageError(
             f"--folds {folds}: the corpus has {count_of(len(genders), unit)}, and each fold must test at least one\n"
-            f"  use --folds {len(genders)} or fewer; at least two {unit}s are needed"
+            f"  use --folds {len(genders)} or fewer"
         )
     rng = np.random.default_rng(seed)
     groups = sorted(genders)

@@ -59,12 +59,12 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
         if not any(cell.strip() for cell in line):
             continue
         row = _row_of(header, line)
-        problem = _problem_of(row, root, source, labels)
-        identity = row.get("id") or Path(row["path"] or "?").with_suffix("").as_posix()
-        if not problem and identity in seen:
-            problem = f"id {identity!r} stands in line {seen[identity]} too"
-        if problem:
+        if problem := _problem_of(row, root, source, labels):
             problems.append(f"line {number}: {problem}")
+            continue
+        identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
+        if identity in seen:
+            problems.append(f"line {number}: id {identity!r} stands in line {seen[identity]} too")
             continue
         seen[identity] = number
         utterances.append(_utterance(identity, row, root))

@@ -1,35 +1,26 @@
 """Choose which clips of a corpus are mixed, where and how strongly: drawn, by given pairs, or replayed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
+from ser_cli.data.manifest import is_mixture
 from ser_cli.data.mixup import METHODS, MixPlan, plan_mixtures
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import ProblemsError, UsageError, did_you_mean
 from ser_cli.files import read_lines, read_text
-
-
-@dataclass(frozen=True)
-class MixSettings:
-    """How mixtures are drawn; see `data/mixup.py`."""
-
-    method: str = "eam"
-    snr_range_db: tuple[float, float] = (-5.0, 10.0)
-    max_overlap: float = 0.5
-    lam_lambda: float = 0.5
-    mixup_alpha: float = 0.2
-    seed: int = 0
+from ser_cli.recipe_settings import MAX_MIXING_SNR_DB, MixupSettings
 
 
 def draw_plans(
     corpus: PreparedCorpus,
     ids: Sequence[str],
     count: int,
-    settings: MixSettings,
+    settings: MixupSettings,
+    seed: int,
     *,
     interfering_emotion: str | None = None,
     dominant_emotion: str | None = None,
@@ -42,7 +33,8 @@ def draw_plans(
         corpus: where the clips are.
         ids: the clips that may be mixed.
         count: how many mixtures.
-        settings: how.
+        settings: how; the share is not asked.
+        seed: of all that is drawn.
         interfering_emotion: only clips of this emotion are laid over others.
         dominant_emotion: only clips of this emotion are laid over.
 
@@ -51,16 +43,21 @@ def draw_plans(
     """
     dominants = _of_emotion(corpus, ids, dominant_emotion, "--into")
     partners = _of_emotion(corpus, ids, interfering_emotion, "--from")
-    if len(set(dominants) | set(partners)) < 2:
+    if len(set(partners)) == 1:  # it is never mixed with itself
+        dominants = [identity for identity in dominants if identity != partners[0]]
+    if not dominants:
         raise UsageError("nothing to mix: only one clip is left; choose other emotions, or another --fold or --split")
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(seed)
     rounds = -(-count // len(dominants))
     chosen = [dominants[index] for _ in range(rounds) for index in rng.permutation(len(dominants))][:count]
-    plans = _plan(corpus, chosen, partners, rng, settings)
-    return tuple(plan for plan in plans if plan is not None)
+    plans = tuple(plan for plan in _plan(corpus, chosen, partners, rng, settings) if plan is not None)
+    assert len(plans) == count, "each of them has a partner"
+    return plans
 
 
-def pair_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path, settings: MixSettings) -> tuple[MixPlan, ...]:
+def pair_plans(
+    corpus: PreparedCorpus, ids: Sequence[str], path: Path, settings: MixupSettings, seed: int
+) -> tuple[MixPlan, ...]:
     """Plan mixtures of chosen pairs, drawing what the file leaves open.
 
     Args:
@@ -69,22 +66,22 @@ def pair_plans(corpus: PreparedCorpus, ids: Sequence[str], path: Path, settings:
         path: CSV with the columns source_a (dominant) and source_b, and for `eam` also start_a_s, start_b_s,
             length_s and snr_db where they are not to be drawn.
         settings: how to draw the rest.
+        seed: of that.
 
     Raises:
         UsageError: the file cannot be read.
         ProblemsError: pairs that cannot be mixed, all of them.
     """
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(seed)
     allowed = set(ids)
     plans: list[MixPlan] = []
     problems: list[str] = []
     for number, row in _read_csv(path, ("source_a", "source_b")):
         named = (row["source_a"], row["source_b"])
-        strangers = [identity for identity in named if identity not in allowed]
-        if strangers:
-            known = "" if strangers[0] in corpus.by_id else did_you_mean(strangers[0], allowed)
-            where = "is no clip of the corpus" if strangers[0] not in corpus.by_id else "is not on the chosen side"
-            problems.append(f"line {number}: {strangers[0]} {where}{known}")
+        try:
+            _require_allowed(named, corpus, allowed)
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
             continue
         (plan,) = _plan(corpus, [named[0]], [named[1]], rng, settings)
         if plan is None:
@@ -133,7 +130,7 @@ def _plan(
     dominants: Sequence[str],
     partners: Sequence[str],
     rng: np.random.Generator,
-    settings: MixSettings,
+    settings: MixupSettings,
 ) -> tuple[MixPlan | None, ...]:
     return plan_mixtures(
         dominants,
@@ -142,7 +139,7 @@ def _plan(
         rng,
         method=settings.method,
         share=1.0,
-        snr_range_db=settings.snr_range_db,
+        snr_range_db=(settings.snr_min_db, settings.snr_max_db),
         max_overlap=settings.max_overlap,
         lam_lambda=settings.lam_lambda,
         mixup_alpha=settings.mixup_alpha,
@@ -176,9 +173,8 @@ def _with_given(plan: MixPlan, row: dict[str, str], corpus: PreparedCorpus) -> M
     ):
         room = max(0, corpus.length(identity) - length)
         starts.append(round(given[column] * SAMPLE_RATE_HZ) if column in given else min(drawn, room))
-    fixed = MixPlan(
-        plan.method, plan.dominant, plan.interfering, starts[0], starts[1], length, given.get("snr_db", plan.snr_db)
-    )
+    snr_db = given.get("snr_db", plan.snr_db)
+    fixed = replace(plan, dominant_start=starts[0], interfering_start=starts[1], length=length, snr_db=snr_db)
     _require_fit(fixed, corpus, {plan.dominant, plan.interfering})
     return fixed
 
@@ -186,18 +182,28 @@ def _with_given(plan: MixPlan, row: dict[str, str], corpus: PreparedCorpus) -> M
 def _require_fit(plan: MixPlan, corpus: PreparedCorpus, allowed: set[str]) -> None:
     if plan.method not in METHODS:
         raise ValueError(f"method {plan.method!r} is not among {', '.join(METHODS)}")
+    _require_allowed((plan.dominant, plan.interfering), corpus, allowed)
     for identity, start in ((plan.dominant, plan.dominant_start), (plan.interfering, plan.interfering_start)):
-        if identity not in allowed:
-            where = "is not on the chosen side" if identity in corpus.by_id else f"is no clip of {corpus.name}"
-            raise ValueError(f"{identity} {where}")
         length = corpus.length(identity)
         if start < 0 or plan.length < 1 or start + plan.length > length:
             raise ValueError(
                 f"{identity} lasts {length / SAMPLE_RATE_HZ:.3f} s; a segment of {plan.length / SAMPLE_RATE_HZ:.3f} s"
                 f" from {start / SAMPLE_RATE_HZ:.3f} s does not lie inside it"
             )
-    if not np.isfinite(plan.snr_db) or not 0 <= plan.share <= 1:
-        raise ValueError(f"snr_db {plan.snr_db} or share {plan.share} is not possible")
+    if not -MAX_MIXING_SNR_DB <= plan.snr_db <= MAX_MIXING_SNR_DB:
+        raise ValueError(f"snr_db {plan.snr_db:g} is not between -{MAX_MIXING_SNR_DB:g} and {MAX_MIXING_SNR_DB:g} dB")
+    if not 0 <= plan.share <= 1:
+        raise ValueError(f"share {plan.share:g} is not between 0 and 1")
+
+
+def _require_allowed(named: Sequence[str], corpus: PreparedCorpus, allowed: set[str]) -> None:
+    for identity in named:
+        if identity not in corpus.by_id:
+            raise ValueError(f"{identity} is no clip of {corpus.name}{did_you_mean(identity, allowed)}")
+        if is_mixture(corpus.by_id[identity]):
+            raise ValueError(f"{identity} is a mixture already, and its second voice would be forgotten")
+        if identity not in allowed:
+            raise ValueError(f"{identity} is not on the chosen side")
 
 
 def _complete(path: Path, plans: list[MixPlan], problems: list[str]) -> tuple[MixPlan, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,14 @@ class MixedClip:
     """The soft label, in the order of the corpus's labels."""
 
 
+class Written(NamedTuple):
+    """What lies in a folder of mixtures."""
+
+    clips: tuple[MixedClip, ...]
+    originals_lowered: int
+    """Clips beside them that exceed full scale, as floats may, and were lowered."""
+
+
 def write_mixtures(
     corpus: PreparedCorpus,
     plans: Sequence[MixPlan],
@@ -71,7 +80,7 @@ def write_mixtures(
     force: bool = False,
     finish: Callable[[Path, Sequence[MixedClip]], None] | None = None,
     progress: Progress | None = None,
-) -> tuple[MixedClip, ...]:
+) -> Written:
     """Write mixtures with their metadata, all of them or none; see `output_folder.building`.
 
     Args:
@@ -93,14 +102,15 @@ def write_mixtures(
         clips = tuple(_write_all(corpus, plans, folder, progress))
         write_atomically(folder / METADATA_NAME, _as_csv(_metadata_rows(corpus, clips)))
         write_atomically(folder / PLAN_NAME, _as_csv([asdict(plan) for plan in plans]))
+        lowered = 0
         if originals:
             (folder / ORIGINALS).mkdir()
-            _write_originals(corpus, originals, folder)
+            lowered = _write_originals(corpus, originals, folder)
             rows = [*_original_rows(corpus, originals), *_manifest_rows(corpus, clips)]
             write_atomically(folder / MANIFEST_NAME, _as_csv(rows))
         if finish:
             finish(folder, clips)
-    return clips
+    return Written(clips, lowered)
 
 
 def render(corpus: PreparedCorpus, plan: MixPlan) -> tuple[Mixture, float]:
@@ -110,11 +120,17 @@ def render(corpus: PreparedCorpus, plan: MixPlan) -> tuple[Mixture, float]:
         The mixture as it is written, and the gain in decibels that it was multiplied with.
     """
     mixture = mix(plan, corpus.waveform(plan.dominant), corpus.waveform(plan.interfering))
-    peak = float(np.abs(mixture.waveform).max())
+    waveform, gain_db = _below_full_scale(mixture.waveform)
+    return mixture._replace(waveform=waveform), gain_db
+
+
+def _below_full_scale(waveform: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """A waveform that does not clip, lowered as a whole where it would, and the gain in decibels."""
+    peak = float(np.abs(waveform).max())
     if peak <= 1:
-        return mixture, 0.0
+        return waveform, 0.0
     gain = FULL_SCALE / peak
-    return mixture._replace(waveform=mixture.waveform * np.float32(gain)), float(20 * np.log10(gain))
+    return waveform * np.float32(gain), float(20 * np.log10(gain))
 
 
 def _write_all(
@@ -214,15 +230,17 @@ def _as_votes(corpus: PreparedCorpus, target: Sequence[float] | NDArray[np.float
     return votes.format_votes(shares)
 
 
-def _write_originals(corpus: PreparedCorpus, ids: Sequence[str], folder: Path) -> None:
-    def write(numbered: tuple[int, str]) -> None:
+def _write_originals(corpus: PreparedCorpus, ids: Sequence[str], folder: Path) -> int:
+    """Write clips as they are, and return how many exceeded full scale and were lowered."""
+
+    def write(numbered: tuple[int, str]) -> bool:
         number, identity = numbered
-        # What resampling let exceed full scale is clipped here, as in the 16-bit file that it came from.
-        path = folder / f"{ORIGINALS}/{number:06d}.flac"
-        path.write_bytes(encode_flac(np.clip(corpus.waveform(identity), -1, 1)))
+        waveform, gain_db = _below_full_scale(corpus.waveform(identity))
+        (folder / f"{ORIGINALS}/{number:06d}.flac").write_bytes(encode_flac(waveform))
+        return gain_db < 0
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(write, enumerate(ids, start=1)))
+        return sum(pool.map(write, enumerate(ids, start=1)))
 
 
 def _as_csv(rows: Sequence[dict[str, object]]) -> bytes:
@@ -236,7 +254,7 @@ def _as_csv(rows: Sequence[dict[str, object]]) -> bytes:
 def describe(clips: Sequence[MixedClip]) -> str:
     """One sentence on what was written."""
     lowered = sum(clip.gain_db < 0 for clip in clips)
-    silent = sum(clip.weight == 0 for clip in clips)
+    silent = sum(clip.weight == 0 for clip in clips if clip.plan.method == "eam")
     seconds = sum(clip.samples for clip in clips) / SAMPLE_RATE_HZ
     text = f"{count_of(len(clips), 'mixture')} by {clips[0].plan.method}, {seconds:.1f} s"
     if lowered:

@@ -155,15 +155,23 @@ def _conformer_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
 def _normalize_real_frames(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
     """Batch-normalise (batch, frames, …, channels) over its real frames; padding becomes 0."""
     if nothing_is_padded(mask):
-        return norm(x.reshape(-1, x.shape[-1])).view(x.shape)
+        return _normalize_rows(norm, x.reshape(-1, x.shape[-1])).view(x.shape)
     if torch.compiler.is_exporting():
         # A trained model normalises with stored statistics, frame by frame, so padding may go through and be zeroed.
         normed = norm(x.reshape(-1, x.shape[-1])).reshape(x.shape)
         return normed * mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
     result = x.new_zeros(x.shape)
     real = x[mask]
-    result[mask] = norm(real.reshape(-1, x.shape[-1])).view(real.shape)
+    result[mask] = _normalize_rows(norm, real.reshape(-1, x.shape[-1])).view(real.shape)
     return result
+
+
+def _normalize_rows(norm: nn.Module, rows: Tensor) -> Tensor:
+    """Batch-normalise (rows, channels); one row alone has no statistics of its own and takes the stored ones."""
+    if norm.training and len(rows) == 1 and isinstance(norm, nn.BatchNorm1d):
+        return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    normed: Tensor = norm(rows)
+    return normed
 
 
 class _Convolution(nn.Module):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shlex
 import shutil
 import tempfile
@@ -213,14 +214,20 @@ def _taken(source: Source, existing: Preparation) -> str:
     )
 
 
-def _unusable(source: Source, problems: Sequence[str]) -> ProblemsError:
+def _unusable(source: Source, problems: Sequence[str], subject: str, advice: str) -> ProblemsError:
     """All recordings that cannot be used, told together; a long list goes to a file as a whole."""
     full_list = None
     if len(problems) > SHOWN_PROBLEMS:
         full_list = data_home() / "problems" / f"{source.name}.txt"
         write_atomically(full_list, ("\n".join(problems) + "\n").encode())
-    advice = "mend or remove them, or go on without them: --skip-unreadable; each is recorded"
-    return ProblemsError(str(source.folder), problems, advice, full_list=full_list)
+    return ProblemsError(subject, problems, advice, full_list=full_list)
+
+
+def _path_of(problem: str) -> str:
+    """The path that a sentence `PATH: what is wrong` is about; a path may hold the sign too."""
+    parts = problem.split(": ")
+    paths = (": ".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    return next((path for path in paths if os.path.lexists(path)), parts[0])
 
 
 def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bool, progress: Progress | None) -> None:
@@ -231,16 +238,19 @@ def _build(building: Path, source: Source, fingerprint: str, skip_unreadable: bo
     paths = {utterance.id: utterance.path for utterance in listing.utterances}
     skipped = [(paths[identity], reason) for identity, reason in unusable.items()]
     if skipped and not skip_unreadable:
-        raise _unusable(source, [reason for _, reason in skipped])
+        advice = "mend or remove them, or go on without them: --skip-unreadable; each is recorded"
+        raise _unusable(source, [reason for _, reason in skipped], str(source.folder), advice)
     decoded = [
         replace(u, duration_s=stored[u.id].samples / SAMPLE_RATE_HZ) for u in listing.utterances if u.id in stored
     ]
     kept, conflicts = _without_conflicts(decoded, stored)
+    doubtful = [(_path_of(problem), problem) for problem in listing.problems] + conflicts
     if not kept:
-        raise CorpusError(f"{source.folder}: not one of {count_of(len(listing.utterances), 'recording')} can be used")
-    doubtful = [(problem.split(": ")[0], problem) for problem in listing.problems] + conflicts
+        subject = f"{source.folder}: not one of {count_of(len(listing.utterances), 'recording')} can be used"
+        reasons = [reason for _, reason in (*skipped, *doubtful)]
+        raise _unusable(source, reasons, subject, "mend these recordings or their labels, and prepare again")
     audio = [stored[utterance.id] for utterance in kept]
-    missing = sorted({*listing.missing, *unusable, *(u.id for u in decoded if u not in kept)})
+    missing = sorted({*listing.missing, *unusable, *({u.id for u in decoded} - {u.id for u in kept})})
     report = describe_completeness(
         kept,
         audio,

@@ -10,10 +10,11 @@ import numpy as np
 import soundfile
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
-from ser_cli.mixtures.choosing import MixSettings, draw_plans
+from ser_cli.mixtures.choosing import draw_plans
 from ser_cli.mixtures.writing import encode_flac, write_mixtures
 from ser_cli.preparation.sources import list_manifest
 from ser_cli.preparation.whole_corpus import prepare
+from ser_cli.recipe_settings import MixupSettings
 from tests.benchmarks.measuring import Measured, in_turn
 
 CLIPS = 200
@@ -28,7 +29,7 @@ def measure() -> Iterator[Measured]:
         os.environ["SER_HOME"] = str(folder / "home")
         corpus = prepare(list_manifest(_write(folder))).corpus
         ids = [utterance.id for utterance in corpus.utterances]
-        plans = draw_plans(corpus, ids, MIXTURES, MixSettings())
+        plans = draw_plans(corpus, ids, MIXTURES, MixupSettings(), 0)
 
         def ours() -> None:
             write_mixtures(corpus, plans, folder / "mixed", force=True)

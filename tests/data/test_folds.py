@@ -278,3 +278,30 @@ def test_a_mixture_of_a_held_out_clip_of_a_heard_speaker_is_left_out():
     kept = [of.by_id[i] for i in fold.train if i.startswith("mix-")]
     assert len(kept) == 8 * 7 // 2
     assert not any(held & {dict(m.extra)["source_a"], dict(m.extra)["source_b"]} for m in kept)
+
+
+def test_one_speaker_alone_cannot_be_dealt_and_no_number_of_folds_is_advised():
+    for folds in (None, 2, 5):
+        with pytest.raises(
+            FoldError, match="mine has 1 speaker, and every fold tests a speaker that was not"
+        ) as caught:
+            choose_protocol(corpus(people(1)), None, folds, 0)
+        assert "--folds" not in str(caught.value)
+
+
+def test_held_out_speakers_that_lack_an_emotion_are_told_by_the_number_that_was_drawn():
+    of = corpus([u for u in people(18) if (u.emotion == LABELS[0]) == (u.speaker < "p10")])
+    halves = tuple(tuple(f"p{n:02d}" for n in range(1, 19) if n % 2 == odd) for odd in (0, 1))
+    protocol = Protocol("p", 1, "speaker", "", halves)
+    told = "in 100 draws no 1 speaker of the training side had every emotion between them; the last lacked (happy|sad)"
+    with pytest.raises(FoldError, match=told) as caught:
+        make_folds(protocol, of, validation_speakers=1, seed=0)
+    assert "  hold out more with --set selection.validation_speakers=N, or hold out clips of all" in str(caught.value)
+    assert make_folds(protocol, of, validation_speakers=3, seed=0)
+    # A third of the training side is the most: there more cannot be held out.
+    few = Protocol("p", 1, "speaker", "", (("p01",), ("p02", "p03", "p04")))
+    parted = [u for u in people(4) if u.speaker == "p01" or (u.emotion == LABELS[0]) == (u.speaker == "p02")]
+    with pytest.raises(FoldError, match="in 100 draws no 1 speaker") as caught:
+        make_folds(few, corpus(parted), validation_speakers=9, seed=0)
+    assert "hold out more" not in str(caught.value)
+    assert "--set selection.validation_share=0.1, or train to the last epoch: --select last" in str(caught.value)

@@ -67,6 +67,8 @@ def test_all_wrong_rows_are_told_together(tmp_path):
         ("path,emotion,speaker\na.wav,sad,p1,more\n", "line 2: more values than columns; put text that holds commas"),
         ("path,emotion,speaker\na\0.wav,sad,p1\n", "line 2: the path holds a NUL byte"),
         ("path,emotion,speaker\n,sad,p1\n", "line 2: path is empty"),
+        ("path,emotion,speaker\n.,sad,p1\n", "line 2: . is a folder"),
+        ("path,emotion,speaker\n/,sad,p1\n", "line 2: / lies outside"),
         ('path,emotion,speaker,text\na.wav,sad,p1,"two\nlines"\nb.wav,,p1,\n', "line 4: emotion is empty"),
         ("path,emotion,speaker,votes\na.wav,sad,p1,sad:x\n", "line 2: votes 'sad:x': 'sad:x' is not an emotion with"),
         ("path;emotion;speaker\na.wav;sad;p1\n", "its columns are separated by ';'; save it with commas"),

@@ -88,3 +88,13 @@ def test_a_model_of_chosen_layers_is_stored_and_loaded_without_the_encoders_fold
         found = load_model(tmp_path / "model").model(*padded(some_clips())).logits
     assert torch.equal(found, expected)
     assert (expected[0] - expected[1]).abs().max() > 1e-4
+
+
+def test_a_batch_of_one_frame_is_learnt_with_the_stored_statistics():
+    """A clip of 25 ms alone in a batch has one frame at the end of the encoder: no mean and variance of its own."""
+    model = EmotionClassifier(tiny_conformer(), 3, pooling_heads=4, projection_dim=8).train()
+    waveforms = torch.randn(1, 400, generator=torch.Generator().manual_seed(0))
+    output = model(waveforms, torch.tensor([400]), torch.Generator().manual_seed(0))
+    output.logits.sum().backward()
+    assert torch.isfinite(output.logits).all()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
