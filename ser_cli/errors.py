@@ -98,6 +98,10 @@ class RunError(SerError):
     """A run folder that is missing, unfinished, or holds another run."""
 
 
+class HeldError(RunError):
+    """All that is asked for is being done by other processes."""
+
+
 class DependencyError(SerError):
     """Installed packages that do not work together."""
 

@@ -406,6 +406,21 @@ def test_a_study_whose_cell_is_being_trained_is_not_deleted(studied, tmp_path):
     assert (folder / "study/cells/02-eam/seed-0/fold-1/done.json").is_file()
 
 
+def test_a_cell_that_another_process_trains_is_left_to_it_and_is_no_failure(studied, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    place = folder / "study/cells/01-none/seed-0"
+    place.mkdir(parents=True)
+    with (
+        hold(place / ".fold-1.lock", lambda holder: None),
+        hold(place / ".fold-2.lock", lambda holder: None),
+    ):
+        result = ablate(folder, "--grid", "rules.toml", "--output", "study")
+    assert (result.exit_code, result.stdout) == (0, "study\n"), result.stderr
+    assert "warning: cell 1 (none), seed 0: left to others; fold 1 is held by process " in result.stderr
+    assert "could not be trained" not in result.stderr
+
+
 def test_another_run_in_the_folder_of_a_cell_is_left_out_of_the_table_and_not_trained_over(studied, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(studied[0], folder)

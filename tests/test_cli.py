@@ -73,6 +73,8 @@ def test_training_that_cannot_start_is_told_with_what_to_do(ser, arguments, code
         (["--device", "gpu"], 2, "--device gpu: not on this machine"),
         (["--set", "training.precision=float16"], 2, "needs a GPU, found cpu; use float32"),
         (["--set", "pooling.heads=5"], 2, "pooling.heads 5: the encoder's width 16 must be a multiple of it"),
+        (["--epochs", 5, "--set", "training.epochs=7"], 2, "--set training.epochs=7: an option of its own asks for 5"),
+        (["--seed", 1, "--set", "seed=2"], 2, "--set seed=2: an option of its own asks for 1; give one of them"),
         (["--encoder", "no/such/folder"], 1, "encoder no/such/folder: no such folder"),
         (
             ["--encoder", "someone/wavlm"],
@@ -122,9 +124,10 @@ def test_a_dry_run_refuses_a_folder_that_holds_no_encoder(ser, tones, verb, argu
     [
         (["--device", "cuda:9"], 2, "--device cuda:9: not on this machine"),
         (["--device", "cpu", "--set", "training.precision=float16"], 2, "needs a GPU, found cpu; use float32"),
+        (["--set", "pooling.heads=7"], 2, "pooling.heads 7: the encoder's width 128 must be a multiple of it"),
     ],
 )
-def test_a_dry_run_refuses_a_device_that_the_run_would_refuse(ser, tones, verb, arguments, code, told):
+def test_a_dry_run_refuses_arithmetic_and_widths_that_the_run_would_refuse(ser, tones, verb, arguments, code, told):
     assert ser("prepare", "--manifest", tones).exit_code == 0
     grid = ("--grid", "mixing", "--cells", 1) if verb == "ablate" else ()
     command = (verb, *grid, "--manifest", tones, "--recipe", "conformer", "--folds", 2, *arguments, "--output", "run")
@@ -134,6 +137,17 @@ def test_a_dry_run_refuses_a_device_that_the_run_would_refuse(ser, tones, verb, 
     if verb == "train":
         assert ser(*command).stderr.endswith(dry.stderr)
     assert not Path("run").exists()
+
+
+def test_a_dry_run_refuses_a_folder_that_cannot_be_made(ser, tones):
+    Path("file").touch()
+    command = ("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "file/run")
+    dry = ser(*command, "--dry-run")
+    assert (dry.exit_code, dry.stdout) == (1, "")
+    assert "is no folder\n  choose another folder with --output" in dry.stderr
+    real = ser(*command)
+    assert (real.exit_code, real.stdout) == (1, "")
+    assert "file/run" in real.stderr
 
 
 @pytest.mark.parametrize("asked", [1, 2, 3])

@@ -49,6 +49,8 @@ def test_differences_are_told_with_interval_test_and_folds(ser):
     table = ser("evaluate", first, second).stdout.splitlines()
     assert table[0].split("\t")[:4] == ["score", "first %", "second %", "difference"]
     assert table[1].split("\t")[3] == "+12.5"
+    back = [line.split("\t") for line in ser("evaluate", second, first).stdout.splitlines()[1:]]
+    assert [float(row[3]) for row in back] == [-float(line.split("\t")[3]) for line in table[1:]]
 
 
 @pytest.mark.parametrize("speakers", ["abcdefghi", "abcdefghij"])

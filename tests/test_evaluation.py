@@ -169,12 +169,57 @@ def test_no_figures_leaves_those_of_an_earlier_time(ser, run):
     assert (run / "figures/recall.svg").exists()
 
 
-def test_a_file_of_ones_own_in_figures_stays(ser, run):
+def test_files_of_ones_own_in_figures_and_tables_stay(ser, run):
+    mine = [run / name for name in ("figures/mine.pdf", "figures/setup.png", "tables/mine.csv", "tables/notes.md")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    for options in ((), ("--no-figures",), ("--output", run, "--force")):
+        assert ser("evaluate", run, *options).exit_code == 0
+    assert [path.read_text() for path in mine] == ["mine"] * 4
+
+
+def test_what_shows_another_result_does_not_stay_beside_the_new_one(ser, run):
+    other = write_run(Path("other"), [some_rows(["a", "b"]), some_rows(["c", "d"], wrong=["c-sad-0", "c-sad-1"])])
+    assert ser("evaluate", run, "--output", "out").exit_code == 0
+    assert Path("out/figures/genders.svg").exists()
+    assert ser("evaluate", other, "--output", "out", "--force").exit_code == 0
+    assert Path("out/figures/recall.svg").exists()
+    assert not Path("out/figures/genders.svg").exists(), "nobody's gender is known there"
+    assert ser("evaluate", run, "--output", "out", "--force", "--no-figures").exit_code == 0
+    assert not Path("out/report.html").exists()
+    assert not Path("out/figures").exists()
+    assert {path.stem for path in Path("out/tables").iterdir()} >= {"scores", "genders"}
+
+
+def test_an_index_of_files_from_elsewhere_deletes_nothing_outside_of_the_report(ser, run):
+    outside = [Path("recall.svg"), run / "fold-1/predictions.csv", run / "figures/notes.txt"]
     (run / "figures").mkdir()
-    (run / "figures/mine.pdf").write_text("mine")
-    ser("evaluate", run)
-    ser("evaluate", run)
-    assert (run / "figures/mine.pdf").read_text() == "mine"
+    Path("recall.svg").write_text("mine")
+    (run / "figures/notes.txt").write_text("mine")
+    names = [
+        "figures/../../recall.svg",
+        "../recall.svg",
+        "fold-1/predictions.csv",
+        "figures/notes.txt",
+        "figures/a\0.svg",
+    ]
+    (run / ".report-files.json").write_text(json.dumps([*names, str(Path("recall.svg").resolve()), 3, None]))
+    assert ser("evaluate", run).exit_code == 0
+    assert all(path.exists() for path in outside)
+    (run / ".report-files.json").write_text("{}")
+    assert ser("evaluate", run).exit_code == 0
+
+
+def test_clips_of_unknown_speakers_are_drawn_each_for_itself_and_make_no_speaker(ser):
+    rows = [*some_rows(["a", "b"]), *[(f"u{n}", "unknown", t, t) for n, t in enumerate(LABELS * 4)]]
+    run = write_run(Path("run"), [rows], gender={"a": "female", "unknown": "female"})
+    values = json.loads(ser("evaluate", run, "--json", "--no-figures").stdout)
+    assert (values["intervals"]["resampled"], values["intervals"]["units"]) == ("speaker", 2 + 12)
+    assert [speaker["name"] for speaker in values["speakers"]] == ["a", "b"]
+    nobody = write_run(Path("nobody"), [[(i, "unknown", t, p) for i, _, t, p in rows]])
+    values = json.loads(ser("evaluate", nobody, "--json", "--no-figures").stdout)
+    assert (values["intervals"]["resampled"], values["speakers"]) == ("clip", [])
 
 
 def test_the_same_run_gives_the_same_bytes(ser, run):

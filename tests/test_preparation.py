@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from ser_cli.data.store import open_corpus
+from ser_cli.errors import CorpusError
 from ser_cli.preparation import whole_corpus as preparation
 from ser_cli.preparation.whole_corpus import _path_of
 from tests.conftest import write_tone, write_tone_corpus
@@ -168,6 +169,24 @@ def test_the_path_of_a_problem_may_hold_a_colon(tmp_path):
     assert _path_of(f"{folder}: cannot be read (Permission denied)") == str(folder)
     assert _path_of(f"{folder}: line 3: cannot be read (x: y)") == str(folder)
     assert _path_of(f"{tmp_path}/gone: differs from {folder}, which has the same name") == f"{tmp_path}/gone"
+
+
+def test_a_corpus_that_is_prepared_anew_while_it_is_read_is_never_read_with_the_old_index(ser, tones, home):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    early, late = (open_corpus(home / "corpora" / "tones") for _ in range(2))
+    name = early.utterances[-1].id
+    before = early.waveform(name)[100:200].copy()
+    np.testing.assert_array_equal(early.stretch(name, 100, 100), before)
+    lines = tones.read_text().splitlines(keepends=True)
+    tones.write_text("".join([lines[0], *lines[2:]]))
+    again = ser("prepare", "--manifest", tones, "--force")
+    assert again.exit_code == 0, again.stderr
+    np.testing.assert_array_equal(early.waveform(name)[100:200], before)  # mapped before
+    for read in (lambda: early.stretch(name, 100, 100), lambda: late.waveform(name)):
+        with pytest.raises(CorpusError, match="was prepared anew while this command read it"):
+            read()
+    again = open_corpus(home / "corpora" / "tones")
+    np.testing.assert_array_equal(again.stretch(name, 100, 100), before)
 
 
 def test_declared_labels_keep_their_order(ser, tones, home):

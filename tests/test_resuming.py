@@ -132,6 +132,36 @@ def test_a_pretrained_encoder_with_masking_and_dropout_resumes_exactly(ser, tone
     assert results("run") == results("whole")
 
 
+def test_what_is_gone_on_with_changed_can_be_stopped_while_it_begins(ser, tones, monkeypatch):
+    from ser_cli.runs import opening
+
+    assert ser(*train(tones, "--fold", 1, "--output", "run")).exit_code == 0
+    write_json = opening.write_json
+
+    def stopped_at_the_identity(path, values):
+        if path.name == "run.json":
+            raise KeyboardInterrupt
+        write_json(path, values)
+
+    other = train(tones, "--output", "run", "--epochs", 3, "--resume-anyway")
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "write_json", stopped_at_the_identity)
+        assert ser(*other).exit_code == 130
+    went_on = ser(*other)
+    assert went_on.exit_code == 0, went_on.stderr
+    assert json.loads(Path("run/changes.json").read_text()) == ["training.epochs: 2 there, 3 asked for (after fold 1)"]
+    assert "epochs = 3" in Path("run/recipe.toml").read_text()
+
+
+def test_embeddings_are_those_of_the_weights_that_are_kept(ser, tones):
+    command = train(tones, "--fold", 1, "--embeddings", "--output", "run")
+    assert ser(*command).exit_code == 0
+    kept = Path("run/fold-1/embeddings.npz").read_bytes()
+    Path("run/fold-1/done.json").unlink()
+    assert ser(*command, "--set", "optimizer.learning_rate=2e-2", "--resume-anyway").exit_code == 0
+    assert Path("run/fold-1/embeddings.npz").read_bytes() != kept
+
+
 def test_what_changed_is_shown_and_gone_on_with_only_when_asked(ser, tones, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

@@ -211,6 +211,10 @@ def run() -> Path:
         ("run.json", {"dataset": ["x"]}, "dataset is no str"),
         ("fold-1/done.json", {"selected_by": "luck"}, "done.json is damaged"),
         ("fold-1/done.json", {"lacking": 3}, "lacking is no list"),
+        ("fold-1/done.json", {"epoch": "x"}, "epoch is no number from 1 on"),
+        ("fold-1/done.json", {"epoch": None}, "epoch is no number from 1 on"),
+        ("fold-1/done.json", {"epoch": True}, "epoch is no number from 1 on"),
+        ("fold-1/done.json", {"changes": 5}, "changes is no list of sentences"),
         ("protocol.json", {"caveats": 3}, "protocol.json is missing or damaged"),
     ],
 )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ser_cli.ablation.grids import GridCell
 from ser_cli.ablation.studies import CellRun, Study
 from ser_cli.devices import choose_device
-from ser_cli.errors import SerError, Stopped
+from ser_cli.errors import HeldError, SerError, Stopped
 from ser_cli.repeating import repeating
 from ser_cli.training.checkpoint_times import Interval
 from ser_cli.training.cross_validation import Plan, cross_validate
@@ -44,6 +44,8 @@ class Outcome:
     """Why it could not be trained; empty where it was."""
     stopped: int = 0
     """The signal that stopped it."""
+    held: str = ""
+    """Who else trains it; empty where nobody does."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Training:
                 )
         except Stopped as stopped:
             return Outcome(run.name, stopped=stopped.exit_code - 128)
+        except HeldError as error:
+            return Outcome(run.name, held=str(error).splitlines()[1].strip())
         except SerError as error:
             return Outcome(run.name, problem=str(error))
         return Outcome(run.name)

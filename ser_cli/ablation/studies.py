@@ -21,7 +21,7 @@ from ser_cli.errors import SHOWN_PROBLEMS, RunError, count_of
 from ser_cli.files import read_json_object, write_json
 from ser_cli.runs.directory import Run
 from ser_cli.runs.locks import hold_free, locked_folder
-from ser_cli.runs.opening import delete_report_folders
+from ser_cli.runs.report_files import delete_report_files
 from ser_cli.training.cross_validation import Plan, plan_cross_validation
 
 STUDY_NAME = "study.json"
@@ -289,4 +289,4 @@ def _delete_study(folder: Path) -> None:
             shutil.rmtree(run)
     for name in STUDY_FILES:
         (folder / name).unlink(missing_ok=True)
-    delete_report_folders(folder)
+    delete_report_files(folder)

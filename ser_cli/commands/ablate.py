@@ -111,8 +111,9 @@ def ablate(
 
     console = Console(quiet, verbose)
     interval = parse_interval(checkpoint_every)
-    asked = options.given(
-        {"encoder.name": encoder, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
+    asked = options.settings_asked(
+        {"encoder.name": encoder, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed},
+        set_ or (),
     )
     resolved = load_grid(grid, recipe, set_ or (), asked)
     chosen = resolved.choose(cells)
@@ -232,6 +233,9 @@ def _finish(console: Console, study: "Study", outcomes: "Sequence[Outcome]", *, 
         console.result_json(found.as_json())
     else:
         console.result(str(study.folder))
+    for outcome in outcomes:
+        if outcome.held:
+            console.warn(f"{outcome.name}: left to others; {outcome.held}")
     failed = [outcome for outcome in outcomes if outcome.problem]
     if failed:
         told = [f"{outcome.name}: {line}" for outcome in failed for line in outcome.problem.splitlines()[:1]]

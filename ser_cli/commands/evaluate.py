@@ -161,7 +161,7 @@ def _require_no_results(output: Path) -> None:
 def _evaluate_run(
     console: Console, folder: Path, output: Path | None, clips: list[str], *, figures: bool, json: bool
 ) -> None:
-    from ser_cli.evaluation.reports import HEADER, SELECTION_SENTENCES, confusion_rows, interval_sentence, score_rows
+    from ser_cli.evaluation.reports import SELECTION_SENTENCES, confusion_rows, interval_sentence, scores_table
     from ser_cli.evaluation.scores import evaluate_run
     from ser_cli.runs.directory import Run
 
@@ -188,7 +188,7 @@ def _evaluate_run(
     if json:
         console.result_json(scores.as_json())
         return
-    console.result_table(HEADER, score_rows(scores))
+    console.result_table(*scores_table(scores).plain())
     console.detail("confusion, counts over all folds, truth by row:")
     header, rows = confusion_rows(scores)
     for row in (header, *rows):
@@ -221,10 +221,10 @@ def _write_run_report(
 def _compare(console: Console, first: Path, second: Path, output: Path | None, *, figures: bool, json: bool) -> None:
     from ser_cli.evaluation.comparison import (
         compare_runs,
-        comparison_rows,
         comparison_sentences,
         comparison_warnings,
         describe_comparison,
+        differences_table,
     )
     from ser_cli.runs.directory import Run
 
@@ -238,12 +238,12 @@ def _compare(console: Console, first: Path, second: Path, output: Path | None, *
     if json:
         console.result_json(found.as_json())
     else:
-        console.result_table(*comparison_rows(found))
+        console.result_table(*differences_table(found).plain())
 
 
 def _average(console: Console, folders: list[Path], output: Path | None, *, figures: bool, json: bool) -> None:
     from ser_cli.evaluation.ensemble import average_runs, describe_ensemble, ensemble_sentences, ensemble_warnings
-    from ser_cli.evaluation.reports import HEADER, interval_sentence, score_rows
+    from ser_cli.evaluation.reports import interval_sentence, scores_table
     from ser_cli.runs.directory import Run
 
     found = average_runs([Run(folder) for folder in folders])
@@ -256,7 +256,7 @@ def _average(console: Console, folders: list[Path], output: Path | None, *, figu
     if json:
         console.result_json(found.as_json())
     else:
-        console.result_table(HEADER, score_rows(found.averaged))
+        console.result_table(*scores_table(found.averaged).plain())
 
 
 def _evaluate_elsewhere(
@@ -293,9 +293,7 @@ def _evaluate_elsewhere(
     if json:
         console.result_json(found.as_json())
     else:
-        table = cross_report.cross_table(found)
-        rows = [tuple(cell.replace(",", "") for cell in row) for row in table.cells()]
-        console.result_table([column.title for column in table.columns], rows)
+        console.result_table(*cross_report.cross_table(found).plain())
 
 
 def _write(

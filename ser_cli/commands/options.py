@@ -1,12 +1,13 @@
 """Options that verbs share, declared once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ser_cli.commands import completion
+from ser_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from ser_cli.data.store import PreparedCorpus
@@ -78,7 +79,7 @@ CheckpointEvery = Annotated[
     str,
     typer.Option(
         metavar="auto|200steps|10m",
-        help="How often each fold is saved (auto: within 10 minutes, at most 2 % of the time).",
+        help="How often each fold is saved (auto: for 2 % of the time, and every 10 minutes at least).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -112,6 +113,25 @@ def open_chosen(
 def given(values: Mapping[str, object]) -> dict[str, object]:
     """Of options by the setting that each stands for, those that were given."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def settings_asked(values: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
+    """The settings that options of their own ask for.
+
+    Args:
+        values: of the options, by dotted key; None where one was not given.
+        overrides: of `--set`.
+
+    Raises:
+        UsageError: `--set` asks for another value of one of them.
+    """
+    from ser_cli.recipe import parse_overrides
+
+    asked = given(values)
+    for key, value in parse_overrides(overrides).items():
+        if key in asked and asked[key] != value:
+            raise UsageError(f"--set {key}={value}: an option of its own asks for {asked[key]}; give one of them")
+    return asked
 
 
 def parse_labels(text: str | None) -> list[str] | None:

@@ -116,7 +116,7 @@ def train(
     if force and (resume or resume_anyway):
         raise UsageError("--force deletes the run that --resume would go on with; give one of them")
     name = recipe or default_recipe(dataset or "", encoder)
-    asked = options.given(
+    asked = options.settings_asked(
         {
             "encoder.name": encoder,
             "training.epochs": epochs,
@@ -125,7 +125,8 @@ def train(
             "normalization.by": normalize,
             "selection.by": select,
             "seed": seed,
-        }
+        },
+        set_ or (),
     )
     resolved = load_recipe(name, set_ or (), asked)
     source = f"recipe {name}{'' if recipe else ', the default for this corpus and encoder'}"

@@ -222,9 +222,15 @@ def _hold_out(
                 f"fold {index}: only one recording of {', '.join(once)} to train on, which cannot choose the epoch as"
                 f" well\n  hold out whole speakers, --set selection.validation_share=0, or nobody, --select last"
             )
-        return _hold_out_clips(train, corpus, rng, protocol.validation_share, lambda u: (u.emotion,), fewest=1)
+        return _hold_out_clips(train, corpus, rng, protocol.validation_share, lambda u: (u.emotion,))
     if protocol.validation_by == "utterance":
-        return _hold_out_clips(train, corpus, rng, VALIDATION_SHARE, lambda u: (u.speaker, u.emotion))
+        parted = _hold_out_clips(train, corpus, rng, VALIDATION_SHARE, lambda u: (u.speaker, u.emotion))
+        if not parted[1]:
+            raise FoldError(
+                f"fold {index}: no speaker says anything twice with the same emotion, so no clip can be held out to"
+                " choose the epoch\n  train to the last epoch: --select last"
+            )
+        return parted
     unit = protocol.held_out_unit
     members: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in train:
@@ -280,10 +286,8 @@ def _hold_out_clips(
     rng: np.random.Generator,
     share: float,
     stratum_of: Callable[[Utterance], tuple[str, ...]],
-    *,
-    fewest: int = 0,
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Part a training side: a share of the clips of each stratum, and no less than `fewest`, chooses the epoch.
+    """Part a training side: a share of the clips of each stratum chooses the epoch, one at least where it has two.
 
     Recordings that are the same under several names go together.
     """
@@ -293,7 +297,7 @@ def _hold_out_clips(
     held = set()
     for _, stratum in sorted(strata.items()):
         recordings = list(stratum)
-        count = max(fewest, round(share * len(recordings)))
+        count = max(min(1, len(recordings) - 1), round(share * len(recordings)))
         held |= {recordings[n] for n in rng.permutation(len(recordings))[:count]}
     validation = [utterance for utterance in train if corpus.audio_hash(utterance.id) in held]
     return [utterance for utterance in train if corpus.audio_hash(utterance.id) not in held], validation

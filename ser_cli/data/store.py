@@ -15,11 +15,12 @@ machine share a single copy of it in memory. Float32 keeps what the decoder gave
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,8 @@ class PreparedCorpus:
     """The conditions by which these utterances were chosen; see `data/selection.py`."""
     soft_labels: Mapping[str, NDArray[np.float32]] | None = None
     """(classes,) per id where a model is to learn the raters' votes; None where it learns `emotion` alone."""
+    audio_state: tuple[int, ...] = ()
+    """Of the file of the waveforms when the corpus was opened; another one is not read. Empty for any."""
 
     @property
     def name(self) -> str:
@@ -126,7 +129,27 @@ class PreparedCorpus:
 
     @cached_property
     def _samples(self) -> NDArray[np.float32]:
-        return np.memmap(self.folder / AUDIO_NAME, dtype=AUDIO_DTYPE, mode="r")
+        with self._open_audio() as file:
+            return np.memmap(file, dtype=AUDIO_DTYPE, mode="r")
+
+    def _open_audio(self) -> BinaryIO:
+        """Open the waveforms.
+
+        Raises:
+            CorpusError: they are others than those that the index tells of.
+        """
+        path = self.folder / AUDIO_NAME
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise CorpusError(f"{path} cannot be read ({error.strerror})\n  prepare {self.name} again") from None
+        if self.audio_state and _state_of(os.fstat(file.fileno())) != self.audio_state:
+            file.close()
+            raise CorpusError(
+                f"{self.folder} was prepared anew while this command read it, and its clips may lie elsewhere now\n"
+                "  run the same command again; what was finished is kept"
+            )
+        return file
 
     def length(self, identity: str) -> int:
         """Samples of an utterance."""
@@ -144,7 +167,8 @@ class PreparedCorpus:
     def stretch(self, identity: str, start: int, samples: int) -> NDArray[np.float32]:
         """(samples,) of an utterance from a sample on; read for itself, since a map keeps all it touched resident."""
         offset = self._audio_by_id[identity].offset + start
-        return np.fromfile(self.folder / AUDIO_NAME, AUDIO_DTYPE, samples, offset=AUDIO_DTYPE.itemsize * offset)
+        with self._open_audio() as file:
+            return np.fromfile(file, AUDIO_DTYPE, samples, offset=AUDIO_DTYPE.itemsize * offset)
 
     def target(self, identity: str) -> NDArray[np.float32]:
         """(classes,) what a model is to learn of an utterance: the votes where they were chosen, else one-hot."""
@@ -213,17 +237,22 @@ def open_corpus(folder: Path) -> PreparedCorpus:
         f"{folder}: manifest and audio do not fit together\n  prepare it again: {_command(preparation)} --force"
     )
     try:
+        status = (folder / AUDIO_NAME).stat()  # before the index: where both are replaced meanwhile, it shows
         utterances = read_prepared_manifest(folder / MANIFEST_NAME)
         audio = _read_audio_index(folder / INDEX_NAME)
-        size = (folder / AUDIO_NAME).stat().st_size
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise damaged from error
     if any(entry.offset < 0 or entry.samples < 1 for entry in audio):
         raise damaged
     end = max((entry.offset + entry.samples for entry in audio), default=0)
-    if [u.id for u in utterances] != [a.id for a in audio] or size < end * AUDIO_DTYPE.itemsize:
+    if [u.id for u in utterances] != [a.id for a in audio] or status.st_size < end * AUDIO_DTYPE.itemsize:
         raise damaged
-    return PreparedCorpus(folder, preparation, utterances, audio)
+    return PreparedCorpus(folder, preparation, utterances, audio, audio_state=_state_of(status))
+
+
+def _state_of(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from another one in its place."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _command(preparation: Preparation) -> str:

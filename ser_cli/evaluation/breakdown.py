@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ser_cli.data.manifest import UNKNOWN_SPEAKER
 from ser_cli.errors import RunError
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, Intervals, bootstrap_intervals
 from ser_cli.files import read_table
@@ -111,6 +112,7 @@ def break_down(
     """
     confusion = _confusion(predictions, labels)
     known = {p.id: people[p.id].speaker for p in predictions if p.id in people}
+    named = {identity: speaker for identity, speaker in known.items() if speaker != UNKNOWN_SPEAKER}
     intervals = bootstrap_intervals(predictions, labels, known, seed)
     support = confusion.sum(axis=1)
     recall = tuple(
@@ -126,7 +128,7 @@ def break_down(
         pooled=score(confusion, labels, lacking),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         recall=recall,
-        speakers=_by_group(predictions, labels, {i: person.speaker for i, person in people.items()}, people),
+        speakers=_by_group(predictions, labels, named, people),
         genders=_by_group(predictions, labels, {i: person.gender for i, person in people.items()}, people),
         calibration=calibrate(confidence, correct),
         intervals=intervals,
@@ -162,7 +164,7 @@ def _by_group(
     groups = []
     for name, clips in sorted(members.items()):
         scores = score(_confusion(clips, labels), labels, lacking=labels)
-        speakers = {people[p.id].speaker for p in clips}
+        speakers = {people[p.id].speaker for p in clips} - {UNKNOWN_SPEAKER}
         genders = {people[p.id].gender for p in clips} if speakers == {name} else set()
         gender = genders.pop() if len(genders) == 1 else ""
         groups.append(GroupScores(name, scores.n, scores.wa, scores.ua, scores.macro_f1, len(speakers), gender))

@@ -128,12 +128,6 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
-def comparison_rows(found: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows for a terminal: each rate of both runs, their difference and its interval."""
-    table = differences_table(found)
-    return tuple(column.title for column in table.columns), table.cells()
-
-
 def comparison_sentences(found: Comparison) -> list[str]:
     """What the figures mean."""
     few = few_speakers(found.resampled, found.units)

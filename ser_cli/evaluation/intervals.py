@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ser_cli.data.manifest import UNKNOWN_SPEAKER
 from ser_cli.metrics import stacked_rates
 from ser_cli.runs.predictions import Prediction
 
@@ -81,7 +82,8 @@ def count_units(
     Args:
         models: each model's predictions, of each clip once; a clip that one has not tested adds nothing to it.
         labels: the declared ones.
-        speakers: speaker by id; None, or fewer than two, has clips drawn.
+        speakers: speaker by id; None, or fewer than two, has clips drawn. A clip of unknown speaker is the only one
+            of its own.
     """
     position = {label: index for index, label in enumerate(labels)}
     counted: dict[str, list[tuple[int, int, int]]] = {}
@@ -89,7 +91,9 @@ def count_units(
         for p in predictions:
             counted.setdefault(p.id, []).append((model, position[p.truth], position[p.predicted]))
     known = {} if speakers is None else {identity: speakers.get(identity, "") for identity in counted}
-    clustered = all(known.values()) and len(set(known.values())) > 1
+    named = set(known.values()) - {UNKNOWN_SPEAKER}
+    known = {i: f"{UNKNOWN_SPEAKER} {i}" if name == UNKNOWN_SPEAKER else name for i, name in known.items()}
+    clustered = all(known.values()) and bool(named) and len(set(known.values())) > 1
     if clustered:
         units: dict[Any, int] = {name: row for row, name in enumerate(sorted(set(known.values())))}
         multiplicity = np.ones(len(units), dtype=np.int64)

@@ -1,6 +1,8 @@
 """Scores as tables for people and programs, and as a report with pictures."""
 
+import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,10 @@ from ser_cli.evaluation.pages import Picture, Report, Section, Tile, as_markdown
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, read_history, tested_predictions
 from ser_cli.evaluation.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns, signed_points
 from ser_cli.evaluation.tasks import NOTE
-from ser_cli.files import read_json_object, write_atomically, write_json
+from ser_cli.files import read_json, read_json_object, write_atomically, write_json
 from ser_cli.runs.directory import Run, RunIdentity
-from ser_cli.runs.opening import REPORT_FOLDERS, delete_report_folders
 from ser_cli.runs.predictions import Prediction
-
-HEADER = ("fold", "clips", "WA %", "UA %", "macro F1 %")
+from ser_cli.runs.report_files import PAGE_NAME, REPORT_FOLDERS, delete_report_files, replacing_report
 
 SELECTION_SENTENCES = {
     "validation": "Each fold's epoch was chosen on speakers held out of its training side.",
@@ -33,11 +33,6 @@ SELECTION_SENTENCES = {
 }
 
 _CLIPS = Column("n", "clips", "count")
-
-
-def score_rows(scores: FoldedScores) -> list[tuple[str, ...]]:
-    """One row per fold, then mean, standard deviation and pooled, in per cent with one decimal."""
-    return [row[:1] + tuple(cell.replace(",", "") for cell in row[1:]) for row in scores_table(scores).cells()]
 
 
 def confusion_rows(scores: RunScores) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -63,7 +58,10 @@ def scores_table(scores: FoldedScores) -> Table:
 
 def write_report(run: Run, scores: RunScores) -> None:
     """Write `scores.json` and `report.md`, without pictures, into the run directory."""
-    write_json(run.scores_path, scores.as_json())
+    told = scores.as_json()
+    if not _shows_already(run.folder, told):
+        delete_report_files(run.folder)
+    write_json(run.scores_path, told)
     text = as_markdown_report(describe_run(run, scores, pictures=False))
     write_atomically(run.folder / "report.md", _encoded(text))
 
@@ -71,21 +69,27 @@ def write_report(run: Run, scores: RunScores) -> None:
 def write_files(folder: Path, report: Report, scores: dict[str, Any], *, pictures: bool = True) -> Path | None:
     """Write a report in all its forms; the page's path is returned, None without pictures."""
     _require_own_folders(folder)
-    write_json(folder / "scores.json", scores)
-    write_atomically(folder / "report.md", _encoded(as_markdown_report(report)))
-    if pictures:
-        delete_report_folders(folder)
+    files: dict[str, bytes] = {}
     for table in report.tables:
         for ending, write in (("md", lambda t: as_markdown(t) + "\n"), ("tex", as_latex), ("csv", as_csv)):
-            write_atomically(folder / "tables" / f"{table.name}.{ending}", _encoded(write(table)))
-    if not pictures:
-        return None
-    for picture in report.pictures:
-        write_atomically(folder / "figures" / f"{picture.name}.svg", picture.svg)
-        write_atomically(folder / "figures" / f"{picture.name}.png", picture.png)
-    page = folder / "report.html"
-    write_atomically(page, _encoded(as_page(report)))
-    return page
+            files[f"tables/{table.name}.{ending}"] = _encoded(write(table))
+    if pictures:
+        for picture in report.pictures:
+            files |= {f"figures/{picture.name}.svg": picture.svg, f"figures/{picture.name}.png": picture.png}
+        files[PAGE_NAME] = _encoded(as_page(report))
+    with replacing_report(folder, files, keeping=not pictures and _shows_already(folder, scores)):
+        write_json(folder / "scores.json", scores)
+        write_atomically(folder / "report.md", _encoded(as_markdown_report(report)))
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+    return folder / PAGE_NAME if pictures else None
+
+
+def _shows_already(folder: Path, scores: dict[str, Any]) -> bool:
+    """Whether the report of a folder is one of these scores."""
+    with suppress(OSError, ValueError):
+        return bool(read_json(folder / "scores.json") == json.loads(json.dumps(scores)))
+    return False
 
 
 def _encoded(text: str) -> bytes:

@@ -49,6 +49,17 @@ class Table:
         """What people see of each row."""
         return [tuple(_shown(v, c) for v, c in zip(row, self.columns, strict=True)) for row in self.rows]
 
+    def plain(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header and rows with the same digits for a program: minus as ASCII, thousands not separated."""
+        rows = [
+            tuple(
+                cell.replace("−", "-").replace(",", "") if column.is_number else cell
+                for cell, column in zip(cells, self.columns, strict=True)
+            )
+            for cells in self.cells()
+        ]
+        return tuple(column.title for column in self.columns), rows
+
 
 def as_markdown(table: Table) -> str:
     """A table of GitHub's Markdown."""

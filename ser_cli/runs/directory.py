@@ -228,8 +228,12 @@ class FoldFolder:
             facts = read_json_object(self.done_path)
             if facts.get("selected_by") not in SELECTED_BY:
                 raise ValueError(f"selected_by is none of {', '.join(SELECTED_BY)}")
+            if not (type(facts.get("epoch")) is int and facts["epoch"] >= 1):
+                raise ValueError("epoch is no number from 1 on")
             if not _are_texts(facts.get("lacking", [])):
                 raise ValueError("lacking is no list of labels")
+            if not _are_texts(facts.get("changes", [])):
+                raise ValueError("changes is no list of sentences")
             if facts.get("normalized_by", "clip") not in NORMALIZED_BY:
                 raise ValueError(f"normalized_by is none of {', '.join(NORMALIZED_BY)}")
         except (OSError, ValueError) as error:

@@ -3,13 +3,13 @@
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from ser_cli.errors import RunError
 from ser_cli.files import write_json
 from ser_cli.runs.directory import IDENTITY_NAME, Run, RunIdentity
+from ser_cli.runs.report_files import PAGE_NAME, REPORT_FOLDERS, delete_report_files
 
 RUN_FILES = (
     "recipe.toml",
@@ -19,10 +19,8 @@ RUN_FILES = (
     "folds.csv",
     "scores.json",
     "report.md",
-    "report.html",
+    PAGE_NAME,
 )
-REPORT_FOLDERS = {"figures": ("svg", "png"), "tables": ("md", "tex", "csv")}
-"""What `ser evaluate` writes beside its report, by the ending of the files."""
 
 
 def open_or_create_run(
@@ -132,8 +130,9 @@ def _record_change(run: Run, there: RunIdentity, identity: RunIdentity, settings
     """Record that a run goes on with another recipe or corpus."""
     after = f"after fold {', '.join(map(str, done))}" if (done := run.done_folds()) else "before any fold was done"
     sentences = _differences(run, there, identity, settings)
-    write_json(run.changes_path, [*run.changes(), *(f"{sentence} ({after})" for sentence in sentences)])
-    run.recipe_path.unlink(missing_ok=True)  # written anew by the process that goes on
+    told = [f"{sentence} ({after})" for sentence in sentences]
+    # Stopped behind this, the same command comes here again, and says nothing twice.
+    write_json(run.changes_path, list(dict.fromkeys([*run.changes(), *told])))
 
 
 def _differing(there: RunIdentity, identity: RunIdentity) -> list[str]:
@@ -171,16 +170,4 @@ def _delete_run(folder: Path) -> None:
     for path in folder.glob("fold-*"):
         if re.fullmatch(r"fold-\d+", path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-    delete_report_folders(folder)
-
-
-def delete_report_folders(folder: Path) -> None:
-    """Delete the pictures and tables of an earlier evaluation, and nothing else that lies beside them."""
-    for name, endings in REPORT_FOLDERS.items():
-        if (folder / name).is_symlink():  # it may lead anywhere: what lies there is not this run's
-            (folder / name).unlink()
-        for ending in endings:
-            for path in (folder / name).glob(f"[!.]*.{ending}"):
-                path.unlink(missing_ok=True)
-        with suppress(OSError):
-            (folder / name).rmdir()
+    delete_report_files(folder)

@@ -18,6 +18,7 @@ from ser_cli.data.manifest import hash_with_texts, require_texts
 from ser_cli.data.protocols import Protocol, choose_protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision, describe_arithmetic
+from ser_cli.encoder_settings import BUILT_IN_ENCODER
 from ser_cli.errors import FoldError, UsageError, count_of
 from ser_cli.evaluation.reports import write_report
 from ser_cli.evaluation.scores import evaluate_run
@@ -31,6 +32,7 @@ from ser_cli.runs.embeddings import write_embeddings
 from ser_cli.runs.environment import write_environment
 from ser_cli.runs.opening import open_or_create_run, require_openable
 from ser_cli.training.checkpoint_times import Interval
+from ser_cli.training.disk_space import require_place
 from ser_cli.training.embedding import embed_fold
 from ser_cli.training.fold import Resuming, train_fold
 from ser_cli.training.folds_held import hold_folds, starting
@@ -160,13 +162,16 @@ def require_startable(
         changed_anyway: a run of another recipe, corpus or version may be gone on with.
 
     Raises:
-        UsageError: the device or the precision is not to be had.
+        UsageError: the device or the precision is not to be had, or widths do not fit together.
         EncoderError: a file of weights is not named or not there.
-        RunError: the folder holds something else, or another run.
+        RunError: the folder could not be made or written to, or holds something else, or another run.
     """
     _choose_arithmetic(device_name, plan.recipe)
     if not _all_done(plan, folder):
         require_weights(plan.recipe)
+        if plan.recipe.encoder.name == BUILT_IN_ENCODER and not plan.recipe.text.encoder:
+            build_model(plan.recipe, len(plan.corpus.labels))  # widths that do not fit together; nothing is read
+    require_place(folder)
     settings = flat_settings(plan.recipe.model_dump(mode="json"))
     require_openable(folder, plan.identity, settings, force=force, changed_anyway=changed_anyway)
 
@@ -318,7 +323,7 @@ def _write_preamble(run: Run, plan: Plan, accelerator: Accelerator) -> None:
         write_json(run.protocol_path, told)
     if not run.folds_path.is_file():
         write_folds(run.folds_path, plan.folds, plan.corpus)
-    if not run.recipe_path.is_file():
+    if run.recipe_settings() != flat_settings(plan.recipe.model_dump(mode="json")):
         write_atomically(run.recipe_path, plan.recipe.as_toml().encode())
 
 

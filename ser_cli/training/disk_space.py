@@ -11,6 +11,19 @@ SPARE_BYTES = 16 << 20
 """For everything beside weights: tables, logs, reports."""
 
 
+def require_place(folder: Path) -> None:
+    """See that a folder is there to be written to, or could be made; nothing is written.
+
+    Raises:
+        RunError: it is not, or could not.
+    """
+    nearest = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
+    if not nearest.is_dir():
+        raise RunError(f"{folder}: {nearest} is no folder\n  choose another folder with --output")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunError(f"{folder}: {nearest} cannot be written to\n  choose another folder with --output")
+
+
 def require_space(folder: Path, largest_file: int, files: int, *, already: int = 0) -> None:
     """Find out whether a folder can be written to and has room.
 

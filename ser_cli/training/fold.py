@@ -312,6 +312,8 @@ class _FoldTraining:
     def _write(self, predictions: Sequence[Prediction], scores: Scores, of_tasks: Sequence[TaskPrediction]) -> None:
         tested, labels = self.learner.tested_model, self.corpus.labels
         provenance = provenance_of(self.corpus, self.fold, Run(self.folder.folder.parent).identity())
+        for stale in (self.folder.embeddings_path, self.folder.tasks_path):  # of weights that are replaced
+            stale.unlink(missing_ok=True)
         save_model(self.folder.folder, tested, self.chosen_weights, labels, self.recipe, provenance)
         write_predictions(self.folder.predictions_path, predictions, labels)
         if of_tasks:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ser_cli.errors import RunError
+from ser_cli.errors import HeldError, RunError
 from ser_cli.runs.directory import IDENTITY_NAME, Run, RunIdentity
 from ser_cli.runs.locks import hold_free, locked_folder
 from ser_cli.training.observers import TrainingObserver
@@ -40,7 +40,7 @@ def hold_folds(
     """Hold those wanted folds that have work left and that no other process holds, until the stack is closed.
 
     Raises:
-        RunError: other processes hold all of them.
+        HeldError: other processes hold all of them.
     """
 
     def has_work(index: int) -> bool:
@@ -53,7 +53,7 @@ def hold_folds(
     mine = [index for index in open_folds if index not in others]
     if others and not mine:
         told = [f"fold {index} is held by {holder or 'another process'}" for index, holder in others.items()]
-        raise RunError(
+        raise HeldError(
             f"{run.folder}: nothing is left to do for this process\n  " + "\n  ".join(told) + "\n"
             "  wait for it, or stop it: on SIGTERM it writes a checkpoint, and the same command goes on from there"
         )

@@ -160,7 +160,12 @@ def changed_corpus(
             kept.append((utterance, replace(audio, offset=offset, samples=len(clip), sha256="")))
             offset += len(clip)
     return replace(
-        corpus, folder=folder, utterances=tuple(u for u, _ in kept), audio=tuple(a for _, a in kept), soft_labels=None
+        corpus,
+        folder=folder,
+        utterances=tuple(u for u, _ in kept),
+        audio=tuple(a for _, a in kept),
+        soft_labels=None,
+        audio_state=(),
     )
 
 

@@ -305,3 +305,16 @@ def test_held_out_speakers_that_lack_an_emotion_are_told_by_the_number_that_was_
         make_folds(few, corpus(parted), validation_speakers=9, seed=0)
     assert "hold out more" not in str(caught.value)
     assert "--set selection.validation_share=0.1, or train to the last epoch: --select last" in str(caught.value)
+
+
+def test_where_clips_are_held_out_two_of_a_kind_are_parted_and_one_of_each_leaves_nobody_to_choose():
+    protocol = Protocol("p", 1, "speaker", "", (("p01",), ("p02",)), validation_by="utterance")
+    twice = [replace(u, id=f"{u.id}-{take}") for u in people(2) for take in (1, 2)]
+    of = corpus(twice)
+    for fold in make_folds(protocol, of, validation_speakers=2, seed=0):
+        assert sorted(of.by_id[i].emotion for i in fold.validation) == sorted(LABELS)
+        assert sorted(of.by_id[i].emotion for i in fold.train) == sorted(LABELS)
+    once = corpus(people(2))
+    with pytest.raises(FoldError, match="fold 1: no speaker says anything twice with the same emotion"):
+        make_folds(protocol, once, validation_speakers=2, seed=0)
+    assert all(not fold.validation for fold in make_folds(protocol, once, validation_speakers=0, seed=0))
