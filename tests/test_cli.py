@@ -140,6 +140,7 @@ def test_a_dry_run_refuses_arithmetic_and_widths_that_the_run_would_refuse(ser, 
 
 
 def test_a_dry_run_refuses_a_folder_that_cannot_be_made(ser, tones):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
     Path("file").touch()
     command = ("train", "--manifest", tones, "--folds", 2, *TINY, "--output", "file/run")
     dry = ser(*command, "--dry-run")
