@@ -510,6 +510,18 @@ def test_an_encoder_without_a_trained_head_is_refused(ser, clips):
     assert result.stdout == ""
 
 
+def test_a_published_classifier_with_a_weight_that_is_no_number_is_refused(ser, clips):
+    torch.manual_seed(0)
+    model = HubertForSequenceClassification(tiny_hubert())
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = float("nan")
+    model.save_pretrained("damaged")
+    Wav2Vec2FeatureExtractor().save_pretrained("damaged")
+    result = ser("predict", "--model", "damaged", *clips)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error: model damaged: its weight classifier.weight holds values that are NaN or infinite" in result.stderr
+
+
 @pytest.mark.slow
 def test_the_first_answer_comes_within_twice_the_time_of_importing_torch(run_folder, clips):
     from time import perf_counter

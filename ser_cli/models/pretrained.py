@@ -158,17 +158,41 @@ def load_weights(name: str, config: Any, **options: Any) -> Any:
         Exception: of nearly any kind where the files cannot be read.
     """
     from transformers import AutoModel
+
+    model, missing = read_weights(f"encoder {name}", name, config, AutoModel, **options)
+    if missing := sorted(set(missing) - OPTIONAL_WEIGHTS):
+        raise EncoderError(
+            f"encoder {name}: {count_of(len(missing), 'weight')} that its configuration names are missing, such as"
+            f" {missing[0]}\n  the folder or repository is incomplete: download or save it again"
+        )
+    return model
+
+
+def read_weights(subject: str, name: str, config: Any, auto: Any, **options: Any) -> tuple[Any, list[str]]:
+    """A model of transformers and the names of the weights that its files lack; those that are there are numbers.
+
+    Args:
+        subject: what it is called in messages.
+        name: hub id or folder, found harmless.
+        config: its configuration.
+        auto: the class of transformers that chooses the model, such as `AutoModel`.
+        options: of the model's class.
+
+    Raises:
+        EncoderError: a weight holds NaN or infinity, or the configuration asks for a larger model.
+        Exception: of nearly any kind where the files cannot be read.
+    """
     from transformers.utils import logging
 
     # The library would give memory to all weights that are missing.
     require_bearable(
-        f"encoder {name}: its configuration",
-        lambda: AutoModel.from_config(config, trust_remote_code=False, **options),
+        f"{subject}: its configuration",
+        lambda: auto.from_config(config, trust_remote_code=False, **options),
         bytes_of_weights(name),
     )
     # Without its table of weights that are there and not wanted, such as those of another task's head.
     with silenced(logging):
-        model, report = AutoModel.from_pretrained(
+        model, report = auto.from_pretrained(
             name,
             config=config,
             trust_remote_code=False,
@@ -177,19 +201,14 @@ def load_weights(name: str, config: Any, **options: Any) -> Any:
             output_loading_info=True,
             **options,
         )
-    missing = sorted(set(report["missing_keys"]) - OPTIONAL_WEIGHTS)
-    if missing:
-        raise EncoderError(
-            f"encoder {name}: {count_of(len(missing), 'weight')} that its configuration names are missing, such as"
-            f" {missing[0]}\n  the folder or repository is incomplete: download or save it again"
-        )
+    missing = list(report["missing_keys"])
     for weight, value in model.named_parameters():
-        if not bool(value.isfinite().all()):
+        if weight not in missing and not bool(value.isfinite().all()):
             raise EncoderError(
-                f"encoder {name}: its weight {weight} holds values that are NaN or infinite\n"
-                f"  the file is damaged, or its training failed: download it again, or take another encoder"
+                f"{subject}: its weight {weight} holds values that are NaN or infinite\n"
+                f"  the file is damaged, or its training failed: download it again, or take another"
             )
-    return model
+    return model, missing
 
 
 def describe_pretrained(encoder: PretrainedEncoder) -> dict[str, Any]:

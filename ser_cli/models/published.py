@@ -18,8 +18,7 @@ from ser_cli.models.folders import (
     require_harmless_folder,
     require_harmless_on_hub,
 )
-from ser_cli.models.pretrained import OPTIONAL_WEIGHTS, quieten_off_a_terminal
-from ser_cli.models.sizes import bytes_of_weights, require_bearable
+from ser_cli.models.pretrained import OPTIONAL_WEIGHTS, quieten_off_a_terminal, read_weights
 
 WEIGHTS_NAMES = (WEIGHTS_NAME, INDEX_NAME)
 
@@ -77,7 +76,8 @@ def load_published(name: str, device: torch.device) -> PublishedClassifier:
         device: where it shall run.
 
     Raises:
-        EncoderError: it cannot be had, is no audio classifier at 16 kHz, or has no trained head.
+        EncoderError: it cannot be had, is no audio classifier at 16 kHz, has no trained head, or a weight that is no
+            number.
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
@@ -90,22 +90,14 @@ def load_published(name: str, device: torch.device) -> PublishedClassifier:
             require_harmless_on_hub(name)
         extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        require_bearable(
-            f"model {name}: its configuration",
-            lambda: AutoModelForAudioClassification.from_config(config, trust_remote_code=False),
-            bytes_of_weights(name),
-        )
-        model, report = AutoModelForAudioClassification.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        model, missing = read_weights(f"model {name}", name, config, AutoModelForAudioClassification)
     except EncoderError:
         raise
     except Exception as error:  # transformers raises nearly anything at values that it does not expect
         if not Path(name).is_dir():
             refuse_pickle_on_hub(name)
         raise _cannot_load(name, error) from error
-    missing = sorted(key for key in report["missing_keys"] if key.rpartition(".")[2] not in OPTIONAL_WEIGHTS)
-    if missing:
+    if missing := sorted(key for key in missing if key.rpartition(".")[2] not in OPTIONAL_WEIGHTS):
         raise EncoderError(
             f"model {name}: {count_of(len(missing), 'weight')} of the classifier are missing, such as {missing[0]}\n"
             f"  it is an encoder without a trained head, or incomplete; give an audio classification checkpoint, or"
