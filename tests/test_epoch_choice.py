@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import log_loss
 
 from ser_cli.metrics import Scores
-from ser_cli.training import fold
+from ser_cli.training.epoch_choice import LOWEST, is_out_of_patience, standing_of
+from ser_cli.training.history import EpochRecord
 from tests.conftest import TINY
 from tests.test_end_to_end import read_csv
 
@@ -17,18 +18,8 @@ def train(manifest: Path, *options: object) -> list[object]:
     return ["train", "--manifest", manifest, "--folds", 2, "--fold", 1, *TINY, *options, "--output", "run"]
 
 
-@pytest.fixture
-def judged(monkeypatch):
-    """Have the epochs of a fold come to these UA, WA and cross-entropies."""
-
-    def use(*epochs: tuple[float, float, float]) -> None:
-        def judge(self):
-            ua, wa, nats = epochs[self.progress.epoch - 1]
-            return Scores(4, wa, ua, 0.5), nats
-
-        monkeypatch.setattr(fold._FoldTraining, "_judge", judge)
-
-    return use
+def record(epoch: int, ua: float, wa: float, nats: float) -> EpochRecord:
+    return EpochRecord(epoch, 0.1, 1.0, {}, Scores(4, wa, ua, 0.5), False, 1.0, 0.0, 1.0, nats)
 
 
 @pytest.mark.parametrize(
@@ -39,25 +30,54 @@ def judged(monkeypatch):
         ([(0.6, 0.5, 0.9), (0.6, 0.5, 0.2), (0.6, 0.5, 0.4)], 2),  # of equal rates, the surest
         ([(0.6, 0.5, 0.9), (0.5, 0.5, 0.1), (0.6, 0.5, 0.4)], 3),
         ([(0.6, 0.5, 0.4), (0.6, 0.5, 0.4), (0.6, 0.5, 0.4)], 1),
+        ([(0.0, 0.0, 9.0)], 1),
     ],
 )
-def test_the_epoch_with_the_highest_rates_is_tested_and_of_equal_ones_the_lowest_cross_entropy(
-    ser, tones, judged, epochs, tested
-):
-    judged(*epochs)
-    result = ser(*train(tones, "--epochs", len(epochs)))
+def test_the_highest_rates_stand_highest_and_of_equal_ones_the_lowest_cross_entropy(epochs, tested):
+    chosen, best = 0, LOWEST
+    for epoch, (ua, wa, nats) in enumerate(epochs, start=1):
+        standing = standing_of(epoch, Scores(4, wa, ua, 0.5), nats)
+        if standing > best:
+            chosen, best = epoch, standing
+    assert chosen == tested
+
+
+def test_where_nothing_is_chosen_the_last_epoch_stands_highest():
+    assert LOWEST < standing_of(1, None, None) < standing_of(2, None, None) < standing_of(300, None, None)
+
+
+@pytest.mark.parametrize(
+    ("rates", "patience", "ends_after"),
+    [
+        ([(0.5, 0.5)] * 6, 2, 3),
+        ([(0.5, 0.5), (0.5, 0.6), (0.5, 0.6), (0.4, 0.9), (0.6, 0.1)], 2, 4),
+        ([(0.5, 0.5), (0.4, 0.5), (0.6, 0.5), (0.4, 0.5), (0.4, 0.5)], 2, 5),
+        ([(0.5, 0.5)] * 6, 0, None),
+        ([(0.1 * epoch, 0.5) for epoch in range(1, 6)], 1, None),
+    ],
+)
+def test_patience_waits_for_higher_rates_alone(rates, patience, ends_after):
+    records = [record(n, ua, wa, 1 / n) for n, (ua, wa) in enumerate(rates, start=1)]  # ever surer
+    ended = [n for n in range(1, len(records) + 1) if is_out_of_patience(records[:n], patience)]
+    assert (ended[0] if ended else None) == ends_after
+    assert not is_out_of_patience((), patience)
+
+
+def test_the_epoch_that_stands_highest_is_tested_and_patience_ends_a_fold(ser, tones):
+    options = ("--epochs", 12, "--set", "selection.patience=3", "--set", "optimizer.learning_rate=1e-9")
+    result = ser(*train(tones, *options))
     assert result.exit_code == 0, result.stderr
-    assert json.loads(Path("run/fold-1/done.json").read_text())["epoch"] == tested
     history = read_csv(Path("run/fold-1/history.csv"))
-    assert [int(row["epoch"]) for row in history if row["is_best"] == "1"][-1] == tested
-    assert [float(row["selection_cross_entropy"]) for row in history] == [nats for _, _, nats in epochs]
-
-
-def test_patience_waits_for_higher_rates_alone(ser, tones, judged):
-    judged(*[(0.5, 0.5, 1 / (1 + epoch)) for epoch in range(10)])
-    assert ser(*train(tones, "--epochs", 10, "--set", "selection.patience=2")).exit_code == 0
-    assert len(read_csv(Path("run/fold-1/history.csv"))) == 3
-    assert json.loads(Path("run/fold-1/done.json").read_text())["epoch"] == 3
+    rows = [
+        (float(row["selection_ua"]), float(row["selection_wa"]), -float(row["selection_cross_entropy"]))
+        for row in history
+    ]
+    best = rows.index(max(rows)) + 1
+    assert json.loads(Path("run/fold-1/done.json").read_text())["epoch"] == best
+    assert [int(row["epoch"]) for row in history if row["is_best"] == "1"][-1] == best
+    first_of_highest = [row[:2] for row in rows].index(max(row[:2] for row in rows)) + 1
+    assert len(history) == min(12, first_of_highest + 3)
+    assert len(history) < 12, "at this rate nothing is learnt"
 
 
 def test_the_cross_entropy_of_an_epoch_is_that_of_scikit_learn(ser, tones):

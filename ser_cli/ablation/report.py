@@ -11,7 +11,7 @@ from ser_cli.errors import count_of
 from ser_cli.evaluation.intervals import FEW_SPEAKERS, LEVEL, RESAMPLES
 from ser_cli.evaluation.normalization import CAPTION, Normalization
 from ser_cli.evaluation.pages import Picture, Report, Section
-from ser_cli.evaluation.reports import SELECTION_SENTENCES, changed_warnings, told_of, write_files
+from ser_cli.evaluation.reports import changed_warnings, selection_told, told_of, write_files
 from ser_cli.evaluation.tables import Column, Table, Value
 from ser_cli.runs.locks import locked_folder
 from ser_cli.tasks.outputs import TASKS
@@ -102,7 +102,7 @@ def study_sentences(found: StudyScores) -> list[str]:
         f"Grid {grid.name}: {grid.title}. Recipe {grid.recipe_name}, {study.plan.corpus.name}, protocol"
         f" {study.plan.protocol.name} (hash {study.plan.protocol.hash[:12]}).",
         *_rules(found),
-        *(told for told in _selection(found) if not told.endswith(SELECTION_SENTENCES["test"])),
+        *_selection(found, flattering=False),
         *([f"The paper's figures: {grid.source}."] if grid.source else []),
         *_normalization_sentences(found),
         *([f"Done so far: {_folds_done(found)}."] if _folds_done(found) else []),
@@ -124,16 +124,10 @@ def _rules(found: StudyScores) -> list[str]:
     return told_of(((number, f"{rule[:1].upper()}{rule[1:]}.") for number, rule in each), "Cell ")
 
 
-def _selection(found: StudyScores) -> list[str]:
+def _selection(found: StudyScores, *, flattering: bool) -> list[str]:
     """How the epochs of the cells were chosen; nothing before one is trained."""
-    return told_of(
-        (
-            (str(entry.cell.number), SELECTION_SENTENCES[scores.selected_by])
-            for entry in found.cells
-            for _, scores in entry.scores
-        ),
-        "Cell ",
-    )
+    selected_by = ((str(e.cell.number), scores.selected_by) for e in found.cells for _, scores in e.scores)
+    return selection_told(selected_by, "Cell ", flattering=flattering)
 
 
 def _normalized_cells(found: StudyScores) -> list[GridCell]:
@@ -180,7 +174,7 @@ def _folds_done(found: StudyScores) -> str:
 
 def study_warnings(found: StudyScores) -> list[str]:
     """What would mislead if it were not said."""
-    warnings = [told for told in _selection(found) if told.endswith(SELECTION_SENTENCES["test"])]
+    warnings = _selection(found, flattering=True)
     for entry in found.cells:
         for run, scores in entry.scores:
             warnings += changed_warnings(f"{run.name[:1].upper()}{run.name[1:]}", scores.changes)

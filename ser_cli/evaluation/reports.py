@@ -231,7 +231,24 @@ def changed_warnings(what: str, changes: Sequence[str]) -> list[str]:
 
 
 def told_of(sentences: Iterable[tuple[str, str]], kind: str = "") -> list[str]:
-    """Each sentence once: as it stands where it holds for all, else behind the names of those it holds for.
+    """Each sentence once; see `told_by_sentence`."""
+    return list(told_by_sentence(sentences, kind).values())
+
+
+def selection_told(selected_by: Iterable[tuple[str, str]], kind: str = "", *, flattering: bool) -> list[str]:
+    """How epochs were chosen, where that makes figures too high or where it does not.
+
+    Args:
+        selected_by: names, each with how its epochs were chosen.
+        kind: of what the names are, to stand before them.
+        flattering: what is told.
+    """
+    told = told_by_sentence(((name, SELECTION_SENTENCES[by]) for name, by in selected_by), kind)
+    return [text for sentence, text in told.items() if (sentence == SELECTION_SENTENCES["test"]) == flattering]
+
+
+def told_by_sentence(sentences: Iterable[tuple[str, str]], kind: str = "") -> dict[str, str]:
+    """What is told of each sentence: itself where it holds for all, else behind the names of those it holds for.
 
     Args:
         sentences: names, each with what holds for it.
@@ -241,8 +258,8 @@ def told_of(sentences: Iterable[tuple[str, str]], kind: str = "") -> list[str]:
     for name, sentence in sentences:
         names.setdefault(sentence, {})[name] = None
     if len(names) == 1:
-        return list(names)
-    return [f"{kind}{', '.join(of)}: {sentence}" for sentence, of in names.items()]
+        return {sentence: sentence for sentence in names}
+    return {sentence: f"{kind}{', '.join(of)}: {sentence}" for sentence, of in names.items()}
 
 
 def interval_sentence(breakdown: Breakdown) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
 from ser_cli.errors import RunError, count_of
 from ser_cli.evaluation.breakdown import Person, read_people
-from ser_cli.evaluation.reports import SELECTION_SENTENCES, changed_warnings, told_of
+from ser_cli.evaluation.reports import changed_warnings, selection_told, told_of
 from ser_cli.evaluation.scores import RunScores, tested_predictions
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
@@ -72,21 +72,22 @@ def origin_sentences(names: Sequence[str], scores: Sequence[RunScores]) -> list[
     """How the protocol divides the corpus, and how epochs were chosen where that flatters nobody."""
     rules = [(name, f"{s.rule}.") for name, s in zip(names, scores, strict=True)]
     sentences = [f"Protocol {scores[0].identity.protocol}: {rule}" for rule in told_of(rules)]
-    return sentences + [told for told in _selection(names, scores) if not told.endswith(SELECTION_SENTENCES["test"])]
+    return sentences + _selection(names, scores, flattering=False)
 
 
 def origin_warnings(names: Sequence[str], scores: Sequence[RunScores]) -> list[str]:
     """What makes a run look better than it is."""
-    warnings = [told for told in _selection(names, scores) if told.endswith(SELECTION_SENTENCES["test"])]
+    warnings = _selection(names, scores, flattering=True)
     # A run may be held against itself: it changed once.
     for name, of_run in dict(zip(names, scores, strict=True)).items():
         warnings += changed_warnings(name, of_run.changes)
     return warnings
 
 
-def _selection(names: Sequence[str], scores: Sequence[RunScores]) -> list[str]:
+def _selection(names: Sequence[str], scores: Sequence[RunScores], *, flattering: bool) -> list[str]:
     """How the epochs of the runs were chosen."""
-    return told_of((name, SELECTION_SENTENCES[s.selected_by]) for name, s in zip(names, scores, strict=True))
+    selected_by = ((name, s.selected_by) for name, s in zip(names, scores, strict=True))
+    return selection_told(selected_by, flattering=flattering)
 
 
 def _require_alike(first: Run, second: Run, done_to_them: str) -> None:

@@ -29,6 +29,7 @@ from ser_cli.tasks.predictions import TaskPrediction, write_task_predictions
 from ser_cli.training.checkpoint_times import CheckpointClock, Interval
 from ser_cli.training.device_memory import advising_when_memory_is_full
 from ser_cli.training.disk_space import require_space
+from ser_cli.training.epoch_choice import is_out_of_patience, standing_of
 from ser_cli.training.history import EpochRecord, write_history
 from ser_cli.training.initial_weights import hash_pretrained, require_same_weights
 from ser_cli.training.learner import NotFiniteError
@@ -51,7 +52,7 @@ class Resuming:
     """Go on from a checkpoint that was made with others."""
 
 
-MAY_DIFFER = ("threads",)
+MAY_DIFFER = frozenset({"threads"})
 """Changes the last digits alone: told and recorded, but gone on with."""
 
 
@@ -106,23 +107,20 @@ def train_fold(
 
 def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder, observer: TrainingObserver) -> None:
     different = differences(left.made_with, resuming.made_with)
-    small = [sentence for sentence in different if sentence.startswith(MAY_DIFFER)]
-    for sentence in small:
-        observer.checkpoint_differs(sentence)
-    if len(different) > len(small) and not resuming.anyway:
+    for name in MAY_DIFFER & different.keys():
+        observer.checkpoint_differs(different[name])
+    if different.keys() - MAY_DIFFER and not resuming.anyway:
         raise RunError(
             f"{folder.folder} was left at epoch {left.progress.epoch}, step {left.progress.step}, by a process that"
             f" differs from this one\n  "
-            + "\n  ".join(different)
+            + "\n  ".join(different.values())
             + "\n  go on all the same with --resume-anyway (the report will say so), or have the fold trained from its"
             f" start: delete {folder.checkpoints_path}"
         )
 
 
 def _losses_changed(left: Checkpoint, resuming: Resuming) -> bool:
-    return any(
-        sentence.startswith(("losses.", "tasks.")) for sentence in differences(left.made_with, resuming.made_with)
-    )
+    return any(name.startswith(("losses.", "tasks.")) for name in differences(left.made_with, resuming.made_with))
 
 
 class _FoldTraining:
@@ -183,23 +181,16 @@ class _FoldTraining:
         self.chosen_weights = left.chosen_weights
         self.saved_steps = left.progress.steps_done
         self.pretrained = left.learner.facts.get(FACT, self.pretrained)
-        self.changes = left.changes + tuple(differences(left.made_with, self.resuming.made_with))
+        self.changes = left.changes + tuple(differences(left.made_with, self.resuming.made_with).values())
         self.observer.fold_resumed(self.fold, self.progress.epoch, self.progress.step)
 
     def learn_all(self) -> None:
         """Learn and judge every epoch that is left."""
-        while self.progress.epoch <= self.recipe.training.epochs and not self._runs_out_of_patience():
+        while self.progress.epoch <= self.recipe.training.epochs and not is_out_of_patience(
+            self.progress.records, self.recipe.selection.patience
+        ):
             self._learn_epoch()
             self._close_epoch(self._judge())
-
-    def _runs_out_of_patience(self) -> bool:
-        """Whether UA and WA have not risen for so long; a lower cross-entropy alone is no reason to go on."""
-        patience = self.recipe.selection.patience
-        judged = [(record.selection, record.epoch) for record in self.progress.records if record.selection]
-        if not patience or not judged:
-            return False
-        _, risen = max(judged, key=lambda one: (one[0].ua, one[0].wa))  # the first of equal ones
-        return self.progress.epoch - 1 - risen >= patience
 
     def _learn_epoch(self) -> None:
         """The steps that are left of the running epoch."""
@@ -264,10 +255,7 @@ class _FoldTraining:
         done = self.progress
         means = done.mean_losses()
         selection, nats = judged or (None, None)
-        standing: tuple[float, ...] = (float(done.epoch),)
-        if selection is not None and nats is not None:
-            # The clips that choose are few, so that epochs tie, and the first of these is seldom the best of them.
-            standing = (selection.ua, selection.wa, -nats)
+        standing = standing_of(done.epoch, selection, nats)
         is_best = standing > done.best
         if is_best:
             self.chosen_weights = self.learner.tested_weights()

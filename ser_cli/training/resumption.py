@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ser_cli.errors import SerError
 from ser_cli.files import MAX_JSON_BYTES, read_bounded, sync_folder, write_atomically
+from ser_cli.training.epoch_choice import LOWEST, Standing
 from ser_cli.training.history import EpochRecord
 from ser_cli.training.learner import LearnerState
 
@@ -58,8 +59,8 @@ class Progress:
     """All that was spent on the fold, by processes that were stopped too."""
     records: tuple[EpochRecord, ...] = ()
     """The epochs that were learnt and judged."""
-    best: tuple[float, ...] = (-1.0,)
-    """UA and WA of the chosen epoch, and its cross-entropy less than 0; its number where the last one is taken."""
+    best: Standing = LOWEST
+    """Where the chosen epoch stands."""
     chosen: int = 0
     """The best epoch so far; 0 before the first was judged."""
     stops: int = 0
@@ -230,13 +231,13 @@ def _read(folder: Path) -> Checkpoint:
     )
 
 
-def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What a checkpoint was made with and what this process would go on with, where they differ."""
-    return [
-        f"{name}: {then.get(name, 'unknown')} then, {now.get(name, 'unknown')} now"
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """A sentence for all that a checkpoint was made with and this process would not go on with, by its name."""
+    return {
+        name: f"{name}: {then.get(name, 'unknown')} then, {now.get(name, 'unknown')} now"
         for name in {**then, **now}
         if then.get(name) != now.get(name)
-    ]
+    }
 
 
 def _steps_of(path: Path) -> int:
