@@ -7,10 +7,10 @@ from torch import nn
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER, ConformerSettings
+from ser_cli.models.augmentation import Augmentation
 from ser_cli.models.background import Background
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.conformer import ConformerEncoder
-from ser_cli.models.features import FeatureAugmentation
 from ser_cli.models.folders import PREPROCESSOR_NAME, require_folder_or_id
 from ser_cli.models.heads import Head
 from ser_cli.models.layers import FusedEncoder, keep_first_layers
@@ -198,7 +198,7 @@ def _build_conformer(recipe: Recipe) -> ConformerEncoder:
         feed_forward_dim=settings.feed_forward_dim,
         kernel_size=settings.kernel_size,
         dropout=settings.dropout,
-        augmentation=FeatureAugmentation(
+        augmentation=Augmentation(
             max_time_warp=settings.max_time_warp,
             max_frequency_warp=settings.max_frequency_warp,
             crop_frames=round(1000 * settings.crop_s / settings.hop_ms),

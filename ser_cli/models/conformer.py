@@ -7,8 +7,8 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ser_cli.models.endpoints import cut_to_spans
-from ser_cli.models.features import FeatureAugmentation, LogMel
+from ser_cli.models.augmentation import Augmentation
+from ser_cli.models.features import LogMel
 from ser_cli.models.masks import frame_mask, nothing_is_padded
 from ser_cli.models.self_attention import attend
 
@@ -37,7 +37,7 @@ class ConformerEncoder(nn.Module):
         feed_forward_dim: int,
         kernel_size: int,
         dropout: float,
-        augmentation: FeatureAugmentation,
+        augmentation: Augmentation,
     ) -> None:
         """Build the encoder with random weights.
 
@@ -103,7 +103,7 @@ class ConformerEncoder(nn.Module):
         if generator is None:
             spectrogram, frames = self.log_mel(waveforms, lengths)
         else:
-            spectrogram, frames = self._augmented(waveforms, lengths, generator, speakers)
+            spectrogram, frames = self.augmentation(self.log_mel, waveforms, lengths, generator, speakers)
         planes = spectrogram.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             planes, frames = block(planes, frames)
@@ -113,20 +113,6 @@ class ConformerEncoder(nn.Module):
         for layer in self.conformer.conformer_layers:
             sequence = _conformer_layer(layer, sequence, mask)
         return sequence, frames
-
-    def _augmented(
-        self, waveforms: Tensor, lengths: Tensor, generator: torch.Generator, speakers: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        front, change = self.log_mel, self.augmentation
-        limits = change.silence_limits(front.trim_db, len(lengths), generator).to(waveforms.device)
-        start, samples = front.spans(waveforms, lengths, limits)
-        if change.background is not None:
-            waveforms, lengths = change.background(waveforms, start, samples, lengths, generator)
-        elif front.trim_db:
-            waveforms, lengths = cut_to_spans(waveforms, start, samples), samples
-        power, frames = front.power(waveforms, lengths)
-        power = change.add_noise(power, frames, front.bank.sum(dim=0), generator)  # type: ignore[operator]
-        return change(front.planes_of(power, frames), frames, generator, speakers)
 
 
 def _conformer_layer(layer: Any, x: Tensor, mask: Tensor) -> Tensor:

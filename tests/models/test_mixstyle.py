@@ -117,9 +117,9 @@ def test_a_batch_of_one_clip_and_still_bands_stay_as_they_are():
 def test_the_augmentation_mixes_styles_of_what_is_kept_and_masks_lie_over_them():
     spectrograms, frames = some_spectrograms()
     one = tiny_augmentation(mixstyle_share=1.0, mixstyle_alpha=HALFWAY)
-    result, kept = one(spectrograms, frames, torch.Generator().manual_seed(0))
+    result, kept = one.in_other_voices(spectrograms, frames, torch.Generator().manual_seed(0))
     assert torch.equal(kept, frames)
     assert not torch.allclose(result, spectrograms, atol=0.1)
     masked = tiny_augmentation(mixstyle_share=1.0, max_masked_bands=6)
-    zeros = (masked(spectrograms, frames, torch.Generator().manual_seed(0))[0][0] == 0).all(dim=(0, 1))
+    zeros = (masked.in_other_voices(spectrograms, frames, torch.Generator().manual_seed(0))[0][0] == 0).all(dim=(0, 1))
     assert zeros.any()

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 
+from ser_cli.models.augmentation import Augmentation
 from ser_cli.models.classifier import EmotionClassifier
 from ser_cli.models.conformer import ConformerEncoder
-from ser_cli.models.features import FeatureAugmentation
 
 LENGTHS = (6400, 4123, 5555)
 """Of the clips of a padded batch, in samples."""
 
 
-def tiny_augmentation(**changes) -> FeatureAugmentation:
+def tiny_augmentation(**changes) -> Augmentation:
     """An augmentation of which everything is off but what is named."""
     off = {
         "max_time_warp": 0.0,
@@ -21,7 +21,7 @@ def tiny_augmentation(**changes) -> FeatureAugmentation:
         "max_masked_bands": 0,
         "max_masked_frames": 0,
     }
-    return FeatureAugmentation(**{**off, **changes})
+    return Augmentation(**{**off, **changes})
 
 
 def tiny_conformer() -> ConformerEncoder:
