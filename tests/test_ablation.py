@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ser_cli.ablation.cells import _train_in_worker, threads_of_each
 from ser_cli.ablation.grids import load_grid, shipped_grids
-from ser_cli.ablation.scores import paired_differences
+from ser_cli.ablation.scores import cell_differences
 from ser_cli.ablation.studies import CellRun
 from ser_cli.commands.completion import complete_grid
 from ser_cli.errors import RunError
@@ -446,7 +446,7 @@ PEOPLE = {row[0]: row[0][0] for speakers in SPEAKERS for row in some_rows(speake
 def test_with_one_seed_the_difference_is_that_of_a_comparison_of_two_runs():
     first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "b-sad-0", "d-sad-0"]) for s in SPEAKERS])
     second = write_run(Path("second"), [some_rows(s, wrong=["a-happy-0"]) for s in SPEAKERS])
-    found, kind, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa", "ua"), PEOPLE)
+    found, kind, units = cell_differences([as_cell(first)], [as_cell(second)], ("wa", "ua"), PEOPLE)
     expected = compare_runs(Run(first), Run(second)).differences
     assert (kind, units) == ("speaker", 4)
     for rate in ("wa", "ua"):
@@ -460,9 +460,9 @@ def test_a_second_seed_of_the_same_speakers_is_averaged_and_does_not_narrow_the_
     wrong = ["a-sad-0", "b-sad-0", "d-sad-0"]
     first = [write_run(Path(f"first-{n}"), [some_rows(s, wrong=wrong) for s in SPEAKERS]) for n in (0, 1)]
     second = [write_run(Path(f"second-{n}"), [some_rows(s) for s in SPEAKERS]) for n in (0, 1)]
-    one, _, _ = paired_differences([as_cell(first[0])], [as_cell(second[0])], ("wa",), PEOPLE)
+    one, _, _ = cell_differences([as_cell(first[0])], [as_cell(second[0])], ("wa",), PEOPLE)
     both = [[as_cell(folder, seed) for seed, folder in enumerate(folders)] for folders in (first, second)]
-    two, _, units = paired_differences(*both, ("wa",), PEOPLE)
+    two, _, units = cell_differences(*both, ("wa",), PEOPLE)
     # 3 of 24 clips are wrong in the first, none in the second.
     assert one["wa"].value == pytest.approx(3 / 24)
     assert two["wa"].value == pytest.approx(3 / 24)
@@ -471,17 +471,17 @@ def test_a_second_seed_of_the_same_speakers_is_averaged_and_does_not_narrow_the_
     assert units == 4
     # The second seed of the second cell gains nothing: half of the difference is left.
     mixed = [both[0], [both[1][0], as_cell(first[1], 1)]]
-    assert paired_differences(*mixed, ("wa",), PEOPLE)[0]["wa"].value == pytest.approx(3 / 48)
+    assert cell_differences(*mixed, ("wa",), PEOPLE)[0]["wa"].value == pytest.approx(3 / 48)
 
 
 def test_only_folds_that_both_cells_have_are_compared():
     first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "c-sad-0", "d-sad-0"]) for s in SPEAKERS])
     second = write_run(Path("second"), [some_rows(s) for s in SPEAKERS])
     (second / "fold-2/done.json").unlink()
-    found, _, units = paired_differences([as_cell(first)], [as_cell(second)], ("wa",), PEOPLE)
+    found, _, units = cell_differences([as_cell(first)], [as_cell(second)], ("wa",), PEOPLE)
     assert found["wa"].value == pytest.approx(1 / 12)
     assert (found["wa"].folds_won, units) == ((0, 1, 0), 2)
-    assert paired_differences([as_cell(first)], [as_cell(second, seed=1)], ("wa",), PEOPLE) == ({}, "", 0)
+    assert cell_differences([as_cell(first)], [as_cell(second, seed=1)], ("wa",), PEOPLE) == ({}, "", 0)
 
 
 def test_seeds_that_test_different_clips_each_count_with_their_own():
@@ -494,7 +494,7 @@ def test_seeds_that_test_different_clips_each_count_with_their_own():
 
     first = cell("first", {0: ["a-sad-0"], 1: ["c-sad-0", "c-sad-1", "d-sad-0", "d-happy-0"]})
     second = cell("second", {0: ["a-sad-0", "a-sad-1", "b-happy-1"]})
-    found, kind, units = paired_differences(first, second, ("wa", "ua"), PEOPLE)
+    found, kind, units = cell_differences(first, second, ("wa", "ua"), PEOPLE)
     # Of 12 clips each: 2 more are wrong with the first seed, 4 fewer with the second.
     assert found["wa"].value == pytest.approx((-2 / 12 + 4 / 12) / 2)
     assert found["wa"].folds_won == (1, 1, 0)

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-
 from ser_cli.ablation.grids import Component, GridCell
 from ser_cli.ablation.studies import CellRun, Study
 from ser_cli.errors import RunError
 from ser_cli.evaluation.comparison import Difference
-from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, count_units, percentile_interval, resample
+from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
+from ser_cli.evaluation.paired import folds_won, paired_differences
 from ser_cli.evaluation.scores import RunScores, evaluate_run, tested_predictions
-from ser_cli.metrics import stacked_rates
 from ser_cli.runs.directory import Run
 
 TITLES = {"wa": "WA", "ua": "UA", "macro_f1": "macro F1"}
@@ -150,7 +148,7 @@ def score_study(study: Study) -> StudyScores:
     cells = []
     for cell in study.grid.cells:
         own, problems = scored[cell.number]
-        differences, kind, units = ({}, "", 0) if cell is study.grid.reference else paired_differences(
+        differences, kind, units = ({}, "", 0) if cell is study.grid.reference else cell_differences(
             reference, own, study.grid.rates, speakers
         )  # fmt: skip
         folds = len(study.runs_of(cell)) * len(study.plan.folds)
@@ -173,7 +171,7 @@ def _scored(study: Study, cell: GridCell) -> tuple[list[tuple[CellRun, RunScores
     return scored, problems
 
 
-def paired_differences(
+def cell_differences(
     first: Sequence[tuple[CellRun, RunScores]],
     second: Sequence[tuple[CellRun, RunScores]],
     rates: Sequence[str],
@@ -182,9 +180,8 @@ def paired_differences(
     """What a second cell has more than a first, over the folds that are done in both with the same seed.
 
     The difference is that of the pooled rates, its mean over the seeds; folds that are dealt by the seed may test
-    other clips with each. The interval is that of a paired bootstrap over whole speakers: all runs of both cells see
-    the same draw, so that a second seed of the same speakers does not count as new speakers. With one seed it is that
-    of `comparison.compare_runs`.
+    other clips with each. The interval is that of `evaluation.paired_differences`; with one seed that of
+    `comparison.compare_runs`.
 
     Args:
         first: the scores of each seed of the cell that is held against.
@@ -208,21 +205,14 @@ def paired_differences(
         for side in (0, 1)
         for *pair, folds in pairs
     ]
-    units = count_units(models, pairs[0][0][1].identity.labels, speakers)
-    drawn = stacked_rates(resample(units, 0))
-    whole = stacked_rates(np.einsum("u,umtp->mtp", units.multiplicity, units.contributions))
-    differences, seeds = {}, len(pairs)
+    labels = pairs[0][0][1].identity.labels
+    found, units = paired_differences(models[: len(pairs)], models[len(pairs) :], labels, speakers, rates)
+    differences = {}
     for rate in rates:
-        # A draw without any speaker of a seed's folds says nothing of that seed.
-        each = np.ma.masked_invalid(drawn[rate][:, seeds:] - drawn[rate][:, :seeds]).mean(axis=1)
-        interval = percentile_interval(np.ma.filled(each.astype(float), np.nan))
-        assert interval
-        value = float(whole[rate][seeds:].mean() - whole[rate][:seeds].mean())
         both = [
             (getattr(dict(a.folds)[index], rate), getattr(dict(b.folds)[index], rate))
             for (_, a), (_, b), folds in pairs
             for index in folds
         ]
-        won = (sum(a > b for a, b in both), sum(b > a for a, b in both), sum(a == b for a, b in both))
-        differences[rate] = Difference(value, interval, won)
+        differences[rate] = Difference(found[rate].value, found[rate].interval, folds_won(both))
     return differences, units.kind, units.total

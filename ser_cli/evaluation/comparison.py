@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ser_cli.errors import count_of
-from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
+from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile
+from ser_cli.evaluation.paired import PairedDifference, folds_won, paired_differences
 from ser_cli.evaluation.reports import difference_tile, few_speakers, labels_sentence
 from ser_cli.evaluation.same_folds import (
     names_of,
@@ -18,7 +19,6 @@ from ser_cli.evaluation.same_folds import (
 )
 from ser_cli.evaluation.scores import RunScores, evaluate_run
 from ser_cli.evaluation.tables import Column, Table
-from ser_cli.metrics import stacked_rates
 from ser_cli.runs.directory import Run
 
 COMPARED = ("wa", "ua")
@@ -26,13 +26,9 @@ TITLES = {"wa": "WA", "ua": "UA"}
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(PairedDifference):
     """What the second run has more than the first."""
 
-    value: float
-    """Of the pooled rates."""
-    interval: Interval
-    """Of the paired bootstrap; without 0 in it, chance alone would hardly make such a difference."""
     folds_won: tuple[int, int, int]
     """Folds in which the first run is ahead, the second, and neither."""
 
@@ -95,14 +91,21 @@ def compare_runs(first: Run, second: Run, *, seed: int = 0) -> Comparison:
     scores = (evaluate_run(first), evaluate_run(second))
     people = people_of_all((first, second))
     speakers = {p.id: people[p.id].speaker for p in predicted[0] if p.id in people}
-    units = count_units(predicted, scores[0].identity.labels, speakers)
-    rates = stacked_rates(resample(units, seed))
-    differences = {}
-    for rate in COMPARED:
-        interval = percentile_interval(rates[rate][:, 1] - rates[rate][:, 0])
-        assert interval
-        value = getattr(scores[1].pooled, rate) - getattr(scores[0].pooled, rate)
-        differences[rate] = Difference(value, interval, _folds_won(scores, rate))
+    labels = scores[0].identity.labels
+    found, units = paired_differences(predicted[:1], predicted[1:], labels, speakers, COMPARED, seed=seed)
+    differences = {
+        rate: Difference(
+            of_rate.value,
+            of_rate.interval,
+            folds_won(
+                [
+                    (getattr(a, rate), getattr(b, rate))
+                    for (_, a), (_, b) in zip(scores[0].folds, scores[1].folds, strict=True)
+                ]
+            ),
+        )
+        for rate, of_rate in found.items()
+    }
     only_first, only_second = (
         sum(a.predicted == a.truth != b.predicted for a, b in zip(*pair, strict=True))
         for pair in (predicted, predicted[::-1])
@@ -247,10 +250,3 @@ def _described(name: str, scores: RunScores) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-def _folds_won(scores: tuple[RunScores, RunScores], rate: str) -> tuple[int, int, int]:
-    pairs = [
-        (getattr(a, rate), getattr(b, rate)) for (_, a), (_, b) in zip(scores[0].folds, scores[1].folds, strict=True)
-    ]
-    return sum(a > b for a, b in pairs), sum(b > a for a, b in pairs), sum(a == b for a, b in pairs)

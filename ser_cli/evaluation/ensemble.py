@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from ser_cli.errors import UsageError
 from ser_cli.evaluation.comparison import COMPARED, TITLES
-from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Interval, count_units, percentile_interval, resample
+from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Report, Section
+from ser_cli.evaluation.paired import PairedDifference, paired_differences
 from ser_cli.evaluation.reports import (
     breakdown_sections,
     difference_tile,
@@ -32,19 +32,8 @@ from ser_cli.evaluation.same_folds import (
 )
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, evaluate_run, lacking_of, score_folds
 from ser_cli.evaluation.tables import Column, Table, Value, rate_columns, signed_points
-from ser_cli.metrics import stacked_rates
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What the average has more than its runs have by themselves, over all clips pooled."""
-
-    value: float
-    """Over the mean of the runs' own rates."""
-    interval: Interval
-    """Of the paired bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,8 @@ class RunEnsemble:
     names: tuple[str, ...]
     members: tuple[RunScores, ...]
     averaged: FoldedScores
-    gains: dict[str, Gain]
-    """By rate: `wa` and `ua`."""
+    gains: dict[str, PairedDifference]
+    """By rate, `wa` and `ua`: what the average has more than its runs have by themselves, in the mean."""
 
     @property
     def normalized(self) -> list[str]:
@@ -111,13 +100,7 @@ def average_runs(runs: Sequence[Run], *, seed: int = 0) -> RunEnsemble:
     lacking = lacking_of({index: first.fold(index).facts() for index in by_fold})
     scores = score_folds(by_fold, labels, lacking, people)
     speakers = {p.id: people[p.id].speaker for p in averaged if p.id in people}
-    rates = stacked_rates(resample(count_units([averaged, *said], labels, speakers), seed))
-    gains = {}
-    for rate in COMPARED:
-        interval = percentile_interval(rates[rate][:, 0] - rates[rate][:, 1:].mean(axis=1))
-        assert interval
-        own = fmean(getattr(member.pooled, rate) for member in members)
-        gains[rate] = Gain(getattr(scores.pooled, rate) - own, interval)
+    gains, _ = paired_differences(said, [averaged], labels, speakers, COMPARED, seed=seed)
     return RunEnsemble(names_of(runs), members, scores, gains)
 
 
