@@ -1,5 +1,6 @@
 """What tests share: a data home of their own, a corpus of tones, and `ser` as a user runs it."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -94,3 +95,38 @@ def training_process(manifest: Path, output: str) -> list[str]:
     """The command that trains two folds of a tiny model in a process of its own."""
     command = [sys.executable, "-m", "ser_cli", "train", "--manifest", manifest, "--folds", "2", *TINY]
     return [*map(str, command), "--output", output]
+
+
+@pytest.fixture
+def wavlm(tmp_path) -> Path:
+    """A random two-layer WavLM, saved as the hub's are."""
+    import torch
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+    torch.manual_seed(0)
+    config = WavLMConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, conv_dim=(16, 16, 16),
+        conv_stride=(5, 4, 4), conv_kernel=(10, 8, 4), num_feat_extract_layers=3, feat_extract_norm="layer",
+        do_stable_layer_norm=True, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
+        num_buckets=32, max_bucket_distance=64,
+    )  # fmt: skip
+    WavLMModel(config).save_pretrained(tmp_path / "wavlm")
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    extractor.save_pretrained(tmp_path / "wavlm")
+    return tmp_path / "wavlm"
+
+
+@pytest.fixture
+def still_wavlm(wavlm):
+    """Without dropout, masking or layers left out at random."""
+    path = wavlm / "config.json"
+    config = json.loads(path.read_text())
+    config |= {key: 0.0 for key in config if "dropout" in key or key == "layerdrop"}
+    path.write_text(json.dumps({**config, "apply_spec_augment": False}))
+    return wavlm
+
+
+@pytest.fixture
+def few(tmp_path) -> Path:
+    """The manifest of 12 tones of 4 speakers."""
+    return write_tone_corpus(tmp_path / "few", speakers=4, takes=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL
-from tests.test_multi_task import edit, few  # noqa: F401
+from tests.test_multi_task import edit
 
 GRID = """
 title = "tasks"
@@ -34,7 +34,7 @@ changes.tasks = { characters = true, speaker = true, fusion = "co_attention" }
 
 
 @pytest.fixture
-def ablate(ser, few):  # noqa: F811
+def ablate(ser, few):
     """Study the grid on a corpus without a text."""
     bare = edit(few, lambda row: {"text": ""})
     Path("tasks.toml").write_text(GRID)

@@ -1,6 +1,5 @@
 """`ser evaluate MODEL --dataset other`: a trained model asked about another corpus."""
 
-import csv
 import json
 import re
 import shlex
@@ -17,6 +16,7 @@ from ser_cli.data.store import open_corpus
 from ser_cli.preparation.sources import list_manifest
 from ser_cli.preparation.whole_corpus import prepare
 from tests.conftest import TINY, TONES_HZ, write_tone, write_tone_corpus
+from tests.running import read_csv
 
 
 @pytest.fixture
@@ -38,11 +38,6 @@ def other(tmp_path):
     manifest = tmp_path / "other" / "other.csv"
     manifest.write_text("\n".join(lines) + "\n")
     return manifest
-
-
-def read_csv(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_on_another_corpus_is_the_mean_of_its_folds_over_shared_labels(ser, trained, other, home):

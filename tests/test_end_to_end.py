@@ -1,6 +1,5 @@
 """The main job through the real command line, on tones and on the demo corpus."""
 
-import csv
 import json
 import os
 import subprocess
@@ -13,17 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
-from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
 from ser_cli.checkpoints import load_model
 from ser_cli.data.store import open_corpus
 from ser_cli.inference import predict_stored
 from tests.conftest import TINY, training_process
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
+from tests.running import read_csv
 
 
 @pytest.fixture
@@ -213,22 +207,6 @@ def test_tones_are_told_apart_by_the_built_in_encoder(ser, tones):
         "--set", "optimizer.learning_rate=1e-2", "--set", "training.weight_average=0.5")  # fmt: skip
     values = json.loads(ser("evaluate", "run", "--json").stdout)
     assert values["folds"][0]["ua"] > 0.9
-
-
-@pytest.fixture
-def wavlm(tmp_path) -> Path:
-    """A random two-layer WavLM, saved as the hub's are."""
-    torch.manual_seed(0)
-    config = WavLMConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, conv_dim=(16, 16, 16),
-        conv_stride=(5, 4, 4), conv_kernel=(10, 8, 4), num_feat_extract_layers=3, feat_extract_norm="layer",
-        do_stable_layer_norm=True, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2,
-        num_buckets=32, max_bucket_distance=64,
-    )  # fmt: skip
-    WavLMModel(config).save_pretrained(tmp_path / "wavlm")
-    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
-    extractor.save_pretrained(tmp_path / "wavlm")
-    return tmp_path / "wavlm"
 
 
 def test_the_papers_recipe_trains_a_local_wavlm_with_measured_loss_weights(ser, tones, wavlm):

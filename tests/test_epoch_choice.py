@@ -11,7 +11,7 @@ from ser_cli.metrics import Scores
 from ser_cli.training.epoch_choice import LOWEST, is_out_of_patience, standing_of
 from ser_cli.training.history import EpochRecord
 from tests.conftest import TINY
-from tests.test_end_to_end import read_csv
+from tests.running import read_csv
 
 
 def train(manifest: Path, *options: object) -> list[object]:

@@ -7,7 +7,6 @@ import pytest
 from ser_cli.idle_settings import READINGS, idle_settings, why_idle
 from ser_cli.recipe import load_recipe
 from tests.conftest import TINY
-from tests.test_end_to_end import wavlm  # noqa: F401 (a fixture)
 
 OTHER_VALUES = {
     "mixup.share": "0.9",
@@ -134,7 +133,7 @@ def test_what_is_said_to_be_idle_changes_no_bit(base, ser, tones):
 
 
 @pytest.mark.slow
-def test_with_another_encoder_the_built_in_one_is_idle(ser, tones, wavlm):  # noqa: F811
+def test_with_another_encoder_the_built_in_one_is_idle(ser, tones, wavlm):
     options = ("--encoder", wavlm, "--recipe", "mll", "--epochs", 1, "--device", "cpu")
     idle = [change for change in changes_without_effect(("encoder.name=wavlm",), "mll") if change.startswith("conf")]
     assert len(idle) > 5

@@ -9,8 +9,8 @@ import safetensors.torch
 from ser_cli.runs.initial_weights import differing_weights
 from tests.conftest import TINY
 from tests.models.tiny import save_tiny_speech_encoder
+from tests.running import stop_after
 from tests.test_multimodal import networks, train  # noqa: F401
-from tests.test_resuming import stop_after
 
 
 def change(path: Path) -> None:

@@ -21,8 +21,7 @@ from ser_cli.training.optimization import learning_rate_factor
 from tests.conftest import TINY
 from tests.data.stored import stored_corpus
 from tests.models.tiny import save_tiny_speech_encoder
-from tests.test_end_to_end import read_csv
-from tests.test_resuming import results, stop_after
+from tests.running import read_csv, results, stop_after
 
 
 def test_the_recipe_is_the_papers():

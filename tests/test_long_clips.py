@@ -13,7 +13,7 @@ import soundfile
 
 from tests.conftest import TONES_HZ, write_tone
 from tests.measured_process import Measured, measure
-from tests.test_end_to_end import read_csv
+from tests.running import read_csv
 from tests.tiny_run import train_tiny_run
 
 pytestmark = [

@@ -22,10 +22,8 @@ from ser_cli.data.store import open_corpus
 from ser_cli.inference import predict_tasks
 from ser_cli.recipe import load_recipe
 from ser_cli.tasks.outputs import TASKS, TaskOutputs
-from tests.conftest import TINY, write_tone_corpus
-from tests.test_end_to_end import read_csv, wavlm  # noqa: F401
-from tests.test_resuming import results, stop_after
-from tests.test_several_processes import run, still_wavlm, torchrun  # noqa: F401
+from tests.conftest import TINY
+from tests.running import read_csv, results, run_process, stop_after, torchrun
 
 SWITCHES = ("gender", "speaker", "characters")
 BRANCHES = ("--set", "head.name=branches", "--set", "tasks.hidden_dim=8", "--set", "tasks.lstm_dim=8")
@@ -60,12 +58,6 @@ def edit(manifest: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> 
     return manifest
 
 
-@pytest.fixture
-def few(tmp_path) -> Path:
-    """The manifest of 12 tones of 4 speakers."""
-    return write_tone_corpus(tmp_path / "few", speakers=4, takes=1)
-
-
 def test_the_recipe_is_the_papers():
     recipe = load_recipe("mtl")
     assert recipe.tasks.wanted == SWITCHES
@@ -80,7 +72,7 @@ def test_the_recipe_is_the_papers():
     assert recipe.mixup.method == "none"
 
 
-def test_the_recipe_trains_evaluates_and_loads_without_the_encoder(ser, few, wavlm):  # noqa: F811
+def test_the_recipe_trains_evaluates_and_loads_without_the_encoder(ser, few, wavlm):
     trained = ser(*mtl(few, wavlm, "--output", "run"))
     assert trained.exit_code == 0, trained.stderr
     assert "cross_entropy 0.7, swfc 0.1, gender 0.1, speaker 0.1, characters 0.1" in trained.stderr
@@ -115,7 +107,7 @@ def test_the_recipe_trains_evaluates_and_loads_without_the_encoder(ser, few, wav
     assert predicted.stdout.split("\t")[1].strip() in {"angry", "happy", "sad"}
 
 
-def test_models_say_what_is_in_the_table(ser, few, wavlm, home):  # noqa: F811
+def test_models_say_what_is_in_the_table(ser, few, wavlm, home):
     ser(*mtl(few, wavlm, "--output", "run", "--batch-size", 3))
     loaded = load_model(Path("run/fold-1"))
     outputs = loaded.model.head.outputs
@@ -131,7 +123,7 @@ def test_models_say_what_is_in_the_table(ser, few, wavlm, home):  # noqa: F811
         assert row["predicted_text"] == " ".join("".join(said).split())
 
 
-def test_the_tasks_are_scored_on_another_corpus_too(ser, few, wavlm):  # noqa: F811
+def test_the_tasks_are_scored_on_another_corpus_too(ser, few, wavlm):
     ser(*mtl(few, wavlm, "--output", "run", "--epochs", 1))
     elsewhere = ser("evaluate", "run", "--manifest", few, "--json", "--output", "there", "--no-figures")
     assert elsewhere.exit_code == 0, elsewhere.stderr
@@ -142,7 +134,7 @@ def test_the_tasks_are_scored_on_another_corpus_too(ser, few, wavlm):  # noqa: F
     assert "Tasks beside emotion" in Path("there/report.md").read_text()
 
 
-def test_what_the_corpus_lacks_is_left_out_with_a_word(ser, few, wavlm):  # noqa: F811
+def test_what_the_corpus_lacks_is_left_out_with_a_word(ser, few, wavlm):
     result = ser(*mtl(edit(few, lambda row: {"gender": "", "text": "..."}), wavlm, "--output", "run"))
     assert result.exit_code == 0, result.stderr
     assert "task gender is left out: the training clips are not of both genders" in result.stderr
@@ -157,7 +149,7 @@ def test_what_the_corpus_lacks_is_left_out_with_a_word(ser, few, wavlm):  # noqa
     assert "left out: fold 1: task gender: the training clips are not of both genders" in evaluated.stderr
 
 
-def test_with_no_labels_at_all_emotion_is_learnt_alone(ser, few, wavlm):  # noqa: F811
+def test_with_no_labels_at_all_emotion_is_learnt_alone(ser, few, wavlm):
     bare = edit(few, lambda row: {"gender": "", "text": ""})
     result = ser(*mtl(bare, wavlm, "--output", "run", "--epochs", 1, "--set", "tasks.speaker=false"))
     assert result.exit_code == 0, result.stderr
@@ -231,7 +223,7 @@ def test_long_clips_are_heard_in_windows():
     ],
     ids=" ".join,
 )
-def test_tasks_go_with_other_settings(ser, few, wavlm, options):  # noqa: F811
+def test_tasks_go_with_other_settings(ser, few, wavlm, options):
     settings = [part for option in options for part in ("--set", option)]
     result = ser(*mtl(few, wavlm, "--output", "run", "--epochs", 1, *settings))
     assert result.exit_code == 0, result.stderr
@@ -266,7 +258,7 @@ def test_what_cannot_be_is_refused_with_the_reason(ser, few, options, reason):
     assert reason in " ".join(result.stderr.split())
 
 
-def test_a_stopped_training_ends_as_if_it_had_not_been(ser, few, wavlm, monkeypatch):  # noqa: F811
+def test_a_stopped_training_ends_as_if_it_had_not_been(ser, few, wavlm, monkeypatch):
     command = mtl(few, wavlm, "--set", "losses.weighting=auto", "--checkpoint-every", "1steps")
     assert ser(*command, "--output", "whole").exit_code == 0
     with monkeypatch.context() as patch:
@@ -279,21 +271,21 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(ser, few, wavlm, monkeypa
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_as_if_it_had_not_been(tones, wavlm):  # noqa: F811
+def test_a_killed_training_ends_as_if_it_had_not_been(tones, wavlm):
     command = [sys.executable, "-m", "ser_cli", *map(str, mtl(tones, wavlm, "--checkpoint-every", "2steps"))]
     command += ["--epochs", "6", "--output"]
-    run([*command, "whole"])
+    run_process([*command, "whole"])
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as `run` has it: more would change the last digits
     killed = subprocess.Popen([*command, "run"], stderr=subprocess.PIPE, text=True, env=one_thread)
     for line in killed.stderr:
         if "epoch 2/6" in line:
             killed.kill()
     assert killed.wait() == -signal.SIGKILL
-    assert "goes on from its checkpoint" in run([*command, "run"]).stderr
+    assert "goes on from its checkpoint" in run_process([*command, "run"]).stderr
     assert results("run") == results("whole")
 
 
-def test_damaged_facts_of_tasks_are_named(ser, few, wavlm):  # noqa: F811
+def test_damaged_facts_of_tasks_are_named(ser, few, wavlm):
     ser(*mtl(few, wavlm, "--output", "run", "--epochs", 1))
     Path("run/fold-1/tasks.csv").unlink()
     missing = ser("evaluate", "run", "--no-figures")
@@ -308,7 +300,7 @@ def test_damaged_facts_of_tasks_are_named(ser, few, wavlm):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["none", "co_attention"])
-def test_onnxruntime_gives_the_probabilities_of_a_multi_task_model(ser, few, wavlm, fusion):  # noqa: F811
+def test_onnxruntime_gives_the_probabilities_of_a_multi_task_model(ser, few, wavlm, fusion):
     onnxruntime = pytest.importorskip("onnxruntime")
     ser(*mtl(few, wavlm, "--output", "run", "--epochs", 1, "--set", f"tasks.fusion={fusion}"))
     result = ser("predict", "--model", "run/fold-1", "--export", "onnx", "--output", "model.onnx")
@@ -326,11 +318,11 @@ def test_onnxruntime_gives_the_probabilities_of_a_multi_task_model(ser, few, wav
 
 
 @pytest.mark.slow
-def test_two_processes_learn_the_tasks_that_one_does(tones, still_wavlm):  # noqa: F811
+def test_two_processes_learn_the_tasks_that_one_does(tones, still_wavlm):
     options = ("--set", "tasks.dropout=0", "--output")
     command = list(map(str, mtl(tones, still_wavlm, *options)))
-    run([sys.executable, "-m", "ser_cli", *command, "alone"])
-    run(torchrun(*command, "shared"))
+    run_process([sys.executable, "-m", "ser_cli", *command, "alone"])
+    run_process(torchrun(*command, "shared"))
     one, two = (read_csv(Path(f"{name}/fold-1/history.csv")) for name in ("alone", "shared"))
     for row, other in zip(one, two, strict=True):
         for loss in ("total", "cross_entropy", "swfc", *SWITCHES):

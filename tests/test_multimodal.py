@@ -23,9 +23,7 @@ from ser_cli.training.cross_validation import plan_cross_validation
 from ser_cli.training.optimization import learning_rate_factor
 from tests.conftest import TINY, write_tone
 from tests.models.tiny_text import make_vggish_small, save_tiny_bert, save_tiny_vggish
-from tests.test_end_to_end import read_csv, wavlm  # noqa: F401
-from tests.test_resuming import results, stop_after
-from tests.test_several_processes import command, run, still_wavlm, torchrun  # noqa: F401
+from tests.running import read_csv, results, run_process, stop_after, torchrun, train_wavlm
 
 RECIPES = ("server", "3m-ser")
 
@@ -252,12 +250,12 @@ def test_any_pooling_and_all_losses_go_with_texts(ser, tones, networks, recipe, 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_two_processes_that_read_learn_what_one_does(tones, still_wavlm, tmp_path, fusion):  # noqa: F811
+def test_two_processes_that_read_learn_what_one_does(tones, still_wavlm, tmp_path, fusion):
     bert = save_tiny_bert(tmp_path / "bert")
     changes = [f"text.encoder={bert}", "text.frozen=true", "text.max_tokens=20", f"text.fusion={fusion}"]
     options = [part for change in [*changes, "text.heads=4", "mixup.method=none"] for part in ("--set", change)]
-    run([sys.executable, "-m", "ser_cli", *command(tones, still_wavlm, "--output", "alone", *options)])
-    run(torchrun(*command(tones, still_wavlm, "--output", "shared", *options)))
+    run_process([sys.executable, "-m", "ser_cli", *train_wavlm(tones, still_wavlm, "--output", "alone", *options)])
+    run_process(torchrun(*train_wavlm(tones, still_wavlm, "--output", "shared", *options)))
     one, two = (read_csv(Path(f"{name}/fold-1/history.csv")) for name in ("alone", "shared"))
     assert len(one) == 2
     for row, other in zip(one, two, strict=True):

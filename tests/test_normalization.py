@@ -20,10 +20,8 @@ from ser_cli.training.embedding import embed_fold
 from tests.conftest import TINY, TINY_CELLS, TONES_HZ, write_tone
 from tests.data.stored import stored_corpus
 from tests.models.tiny import tiny_conformer
+from tests.running import results, run_process, stop_after, torchrun
 from tests.runs_on_disk import some_rows, write_run
-from tests.test_resuming import results, stop_after
-from tests.test_several_processes import run as run_process
-from tests.test_several_processes import torchrun
 
 SAID = (
     "Normalised by speaker: from each clip's embedding the mean over all clips of its speaker is taken, for tested"

@@ -16,45 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ser_cli.commands.training_view import TrainingView
 from tests.conftest import TINY, write_tone_corpus
-from tests.test_end_to_end import read_csv, wavlm  # noqa: F401
-
-TIMES = {"seconds", "clips_per_s", "waiting_share"}
-"""Columns and keys that tell how long something took."""
-
-
-def stop_after(monkeypatch, steps: int, number: signal.Signals = signal.SIGTERM) -> None:
-    """Have this process get a signal once, after so many steps."""
-    seen = 0
-    original = TrainingView.step_done
-
-    def step_done(self, step, of):
-        nonlocal seen
-        seen += 1
-        if seen == steps:
-            signal.raise_signal(number)
-        original(self, step, of)
-
-    monkeypatch.setattr(TrainingView, "step_done", step_done)
-
-
-def results(run: str | Path) -> dict[str, object]:
-    """Everything that a run came to, but for times and how often it was stopped."""
-    found: dict[str, object] = {}
-    for path in sorted(Path(run).rglob("*")):
-        name = str(path.relative_to(run))
-        if not path.is_file() or path.name == "environment.json" or path.name.startswith("."):
-            continue
-        if path.name == "history.csv":
-            rows = read_csv(path)
-            found[name] = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-        elif path.name == "done.json":
-            facts = json.loads(path.read_text())
-            found[name] = {key: value for key, value in facts.items() if key not in {*TIMES, "stops"}}
-        else:
-            found[name] = path.read_bytes()
-    return found
+from tests.running import read_csv, results, stop_after
 
 
 def train(manifest: Path, *options: object) -> list[object]:
@@ -120,7 +83,7 @@ def test_a_run_is_gone_on_with_at_every_step(ser, tones, whole, monkeypatch):
     assert results("run") == whole
 
 
-def test_a_pretrained_encoder_with_masking_and_dropout_resumes_exactly(ser, tones, wavlm, monkeypatch):  # noqa: F811
+def test_a_pretrained_encoder_with_masking_and_dropout_resumes_exactly(ser, tones, wavlm, monkeypatch):
     command = ["train", "--manifest", tones, "--folds", 2, "--fold", 1, "--encoder", wavlm, "--epochs", 2]
     command += ["--device", "cpu", "--batch-size", 6]
     assert ser(*command, "--output", "whole").exit_code == 0

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from tests.conftest import TINY, write_tone_corpus
-from tests.test_end_to_end import read_csv, wavlm  # noqa: F401
-from tests.test_multi_task import BUILT_IN, SWITCHES, edit, few, mtl  # noqa: F401
+from tests.running import read_csv
+from tests.test_multi_task import BUILT_IN, SWITCHES, edit, mtl
 
 
 def test_texts_without_room_are_counted(ser, tones):
@@ -18,7 +18,7 @@ def test_texts_without_room_are_counted(ser, tones):
     assert json.loads(Path("run/fold-1/done.json").read_text())["tasks"]["texts_too_long"] == 24
 
 
-def test_where_no_text_has_room_the_task_is_left_out(ser, few):  # noqa: F811
+def test_where_no_text_has_room_the_task_is_left_out(ser, few):
     long = edit(few, lambda row: {"text": "the quick brown fox jumps over the lazy dog and never looks back again"})
     command = ["train", "--manifest", long, "--folds", 2, "--fold", 1, *BUILT_IN, "--epochs", 1]
     result = ser(*command, "--output", "run")
@@ -30,7 +30,7 @@ def test_where_no_text_has_room_the_task_is_left_out(ser, few):  # noqa: F811
     assert one == two  # as if the task had not been asked for, to the last digit
 
 
-def test_of_cut_clips_the_texts_alone_do_not_count(ser, few, wavlm):  # noqa: F811
+def test_of_cut_clips_the_texts_alone_do_not_count(ser, few, wavlm):
     result = ser(*mtl(few, wavlm, "--output", "run", "--epochs", 1, "--set", "training.max_clip_s=0.25"))
     assert result.exit_code == 0, result.stderr
     assert "task characters is left out: training.max_clip_s cuts every training clip that has a text" in result.stderr
@@ -40,7 +40,7 @@ def test_of_cut_clips_the_texts_alone_do_not_count(ser, few, wavlm):  # noqa: F8
     assert "cross_entropy 0.8, swfc 0.1, gender 0.1, speaker 0.1" in result.stderr
 
 
-def test_clips_that_are_cut_are_counted_apart_from_texts_without_room(ser, few, wavlm, home):  # noqa: F811
+def test_clips_that_are_cut_are_counted_apart_from_texts_without_room(ser, few, wavlm, home):
     ser(*mtl(few, wavlm, "--output", "run", "--epochs", 1))
     rows = read_csv(next(home.glob("corpora/*/manifest.csv")))
     trained = {r["id"] for r in read_csv(Path("run/folds.csv")) if (r["fold"], r["side"]) == ("1", "train")}
@@ -53,7 +53,7 @@ def test_clips_that_are_cut_are_counted_apart_from_texts_without_room(ser, few, 
     assert (facts["texts_cut"], facts["texts_too_long"], set(facts["learnt"])) == (cut, 0, set(SWITCHES))
 
 
-def test_a_gender_that_no_model_can_say_is_learnt_and_scored_by_nobody(ser, tmp_path, wavlm):  # noqa: F811
+def test_a_gender_that_no_model_can_say_is_learnt_and_scored_by_nobody(ser, tmp_path, wavlm):
     eight = write_tone_corpus(tmp_path / "eight", speakers=8, takes=1)
     third = edit(eight, lambda row: {"gender": "nonbinary"} if row["speaker"] == "p1" else {})
     assert ser(*mtl(third, wavlm, "--output", "run", "--epochs", 1, "--fold", 2)).exit_code == 0
@@ -65,7 +65,7 @@ def test_a_gender_that_no_model_can_say_is_learnt_and_scored_by_nobody(ser, tmp_
     assert {row["gender"] for row in rows if row["id"].startswith("p1")} == {""}
 
 
-def test_mixtures_of_a_corpus_teach_emotion_alone(ser, few, wavlm):  # noqa: F811
+def test_mixtures_of_a_corpus_teach_emotion_alone(ser, few, wavlm):
     assert ser("prepare", "--manifest", few, "--name", "few").exit_code == 0
     options = ("--count", 30, "--with-originals", "--no-page", "--output", "mixed")
     assert ser("mix", "--dataset", "few", *options).exit_code == 0

@@ -18,7 +18,6 @@ from ser_cli.training.learner import Learner, NotFiniteError
 from ser_cli.training.setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
 from tests.conftest import TINY
 from tests.data.stored import stored_corpus
-from tests.test_end_to_end import wavlm  # noqa: F401
 
 TINY_SETTINGS = [value for option, value in pairwise(TINY) if option == "--set"]
 
@@ -243,7 +242,7 @@ def test_full_memory_is_tried_in_halves_only_when_asked(ser, tones, monkeypatch)
     assert full.seen[:5] == [8, 4, 2, 2, 2]
 
 
-def test_a_frozen_encoder_is_computed_once_for_each_clip(tmp_path, wavlm):  # noqa: F811
+def test_a_frozen_encoder_is_computed_once_for_each_clip(tmp_path, wavlm):
     corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 4_000 + 100 * n for n in range(6)})
     settings = ["mixup.method=none", "encoder.frozen=everything", "training.weight_average=0.9"]
     recipe = load_recipe("mll", settings, {"encoder.name": str(wavlm), "training.batch_size": 3})
@@ -266,7 +265,7 @@ def test_a_frozen_encoder_is_computed_once_for_each_clip(tmp_path, wavlm):  # no
     torch.testing.assert_close(learner.model(clip, torch.tensor([clip.shape[1]])).embedding, kept)
 
 
-def test_kept_frames_stay_within_their_memory(wavlm):  # noqa: F811
+def test_kept_frames_stay_within_their_memory(wavlm):
     from ser_cli.models.frozen import FrozenFrames
     from ser_cli.models.pretrained import load_pretrained
 
@@ -278,7 +277,7 @@ def test_kept_frames_stay_within_their_memory(wavlm):  # noqa: F811
     assert frames._kept
 
 
-def test_frozen_convolutions_and_checkpointed_activations_train_the_rest(tmp_path, wavlm):  # noqa: F811
+def test_frozen_convolutions_and_checkpointed_activations_train_the_rest(tmp_path, wavlm):
     corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 4_000 + 100 * n for n in range(6)})
     found = {}
     for option in ("encoder.checkpoint_activations=false", "encoder.checkpoint_activations=true"):
@@ -329,7 +328,7 @@ def test_a_share_of_a_batch_leaves_no_process_without_a_clip():
 
 
 @pytest.mark.slow
-def test_layers_are_compiled_or_run_as_they_are(ser, tones, wavlm):  # noqa: F811
+def test_layers_are_compiled_or_run_as_they_are(ser, tones, wavlm):
     command = ["train", "--manifest", tones, "--folds", 2, "--fold", 1, "--encoder", wavlm, "--epochs", 1]
     assert ser(*command, "--output", "plain").exit_code == 0
     result = ser(*command, "--output", "compiled", "--set", "training.compile=true")
