@@ -10,7 +10,8 @@
       fold-1/           history.csv, model.safetensors, model.json, predictions.csv, environment.json, done.json;
                         tasks.csv where more than emotion was learnt
       scores.json       written by whichever process finishes the last fold, as is report.md
-      report.html       written by `ser evaluate`, as are figures/ and tables/
+      report.html       written by `ser evaluate`, as are figures/ and tables/; .report-files.json tells which of
+                        the files there are its own
 
 Every file is whole or absent. A fold without `done.json` is not done and is trained when asked for again.
 """
