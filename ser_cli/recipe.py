@@ -30,7 +30,7 @@ from ser_cli.recipe_settings import (
     SelectionSettings,
     TrainingSettings,
 )
-from ser_cli.settings_section import Section
+from ser_cli.settings_section import Section, flatten
 from ser_cli.tasks.settings import TaskSettings
 
 MAX_RECIPE_BYTES = 256 << 10
@@ -182,24 +182,31 @@ def load_recipe(name: str, overrides: Sequence[str] = (), changes: Mapping[str, 
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """What `--set` asks for, by dotted key.
+    """What `--set` asks for, by dotted key; of several that name one, the last.
 
     Args:
         texts: `section.key=value` each; values are read as TOML, else as text, and nothing behind the sign takes a
-            setting back that may be left out: None.
+            setting back that may be left out: None. `section={key = value}` changes these keys of the section.
 
     Raises:
-        UsageError: one has no `=`, or a value cannot be read.
+        UsageError: one has no `=`, or a value cannot be read or changes nothing.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for override in texts:
         key, separator, text = override.partition("=")
         key = key.strip()
         if not separator or not key:
             raise UsageError(f"--set {override}: expected key=value, such as --set optimizer.learning_rate=1e-5")
-        value = _value(text.strip())
-        found[key] = None if value == "" and _may_be_left_out(key) else value
+        changes = flatten_changes({key: _value(text.strip())})
+        if not changes:
+            raise UsageError(f"--set {override}: an empty table changes nothing; name a setting of it")
+        found |= changes
     return found
+
+
+def flatten_changes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested changes of a recipe by dotted key; "" takes a setting back that may be left out: None."""
+    return {key: None if value == "" and _may_be_left_out(key) else value for key, value in flatten(values).items()}
 
 
 def _read(name: str) -> dict[str, Any]:

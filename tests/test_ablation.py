@@ -22,6 +22,7 @@ from ser_cli.ablation.studies import CellRun
 from ser_cli.commands.completion import complete_grid
 from ser_cli.errors import RunError
 from ser_cli.evaluation.comparison import compare_runs
+from ser_cli.evaluation.intervals import Resampled
 from ser_cli.evaluation.scores import evaluate_run
 from ser_cli.figures.ablation import Row, draw_ablation
 from ser_cli.prediction.classifiers import open_model
@@ -111,6 +112,20 @@ def test_shipped_grids_can_be_read_and_open_with_a_command(name):
     assert all(any(cell.has(c) for cell in grid.cells) for c in grid.components if not c.shown)
     assert any(cell.paper["wa"] for cell in grid.cells) == bool(grid.source)
     assert (name, grid.title) in complete_grid("")
+
+
+def test_what_a_table_on_the_command_line_asks_for_leaks_into_no_other_cell(tmp_path):
+    path = tmp_path / "three.toml"
+    path.write_text(
+        'title = "three"\nrecipe = "lam"\nreference = "a"\n[changes]\nmixup.method = "eam"\n'
+        '[[cells]]\nname = "a"\nchanges.mixup = { method = "lam", lam_lambda = 0.7 }\n'
+        '[[cells]]\nname = "b"\nchanges.losses.center = 0.5\n'
+        '[[cells]]\nname = "c"\nchanges.encoder.projection_dropout = ""\n'
+    )
+    grid = load_grid(str(path), None, ["mixup={share=0.3}"])
+    told = [(cell.recipe.mixup.method, cell.recipe.mixup.lam_lambda, cell.recipe.mixup.share) for cell in grid.cells]
+    assert told == [("lam", 0.7, 0.3), ("eam", 0.5, 0.3), ("eam", 0.5, 0.3)]
+    assert [cell.recipe.encoder.projection_dropout for cell in grid.cells] == [0.4, 0.4, None]
 
 
 def test_what_the_command_line_asks_for_comes_between_grid_and_cell():
@@ -446,9 +461,9 @@ PEOPLE = {row[0]: row[0][0] for speakers in SPEAKERS for row in some_rows(speake
 def test_with_one_seed_the_difference_is_that_of_a_comparison_of_two_runs():
     first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "b-sad-0", "d-sad-0"]) for s in SPEAKERS])
     second = write_run(Path("second"), [some_rows(s, wrong=["a-happy-0"]) for s in SPEAKERS])
-    found, kind, units = cell_differences([as_cell(first)], [as_cell(second)], ("wa", "ua"), PEOPLE)
+    found, drawn = cell_differences([as_cell(first)], [as_cell(second)], ("wa", "ua"), PEOPLE)
     expected = compare_runs(Run(first), Run(second)).differences
-    assert (kind, units) == ("speaker", 4)
+    assert drawn == Resampled("speaker", 4)
     for rate in ("wa", "ua"):
         assert found[rate].value == pytest.approx(expected[rate].value)
         assert found[rate].interval.low == pytest.approx(expected[rate].interval.low)
@@ -460,15 +475,15 @@ def test_a_second_seed_of_the_same_speakers_is_averaged_and_does_not_narrow_the_
     wrong = ["a-sad-0", "b-sad-0", "d-sad-0"]
     first = [write_run(Path(f"first-{n}"), [some_rows(s, wrong=wrong) for s in SPEAKERS]) for n in (0, 1)]
     second = [write_run(Path(f"second-{n}"), [some_rows(s) for s in SPEAKERS]) for n in (0, 1)]
-    one, _, _ = cell_differences([as_cell(first[0])], [as_cell(second[0])], ("wa",), PEOPLE)
+    one, _ = cell_differences([as_cell(first[0])], [as_cell(second[0])], ("wa",), PEOPLE)
     both = [[as_cell(folder, seed) for seed, folder in enumerate(folders)] for folders in (first, second)]
-    two, _, units = cell_differences(*both, ("wa",), PEOPLE)
+    two, drawn = cell_differences(*both, ("wa",), PEOPLE)
     # 3 of 24 clips are wrong in the first, none in the second.
     assert one["wa"].value == pytest.approx(3 / 24)
     assert two["wa"].value == pytest.approx(3 / 24)
     assert two["wa"].interval == one["wa"].interval
     assert two["wa"].folds_won == (0, 4, 0)
-    assert units == 4
+    assert drawn == Resampled("speaker", 4)
     # The second seed of the second cell gains nothing: half of the difference is left.
     mixed = [both[0], [both[1][0], as_cell(first[1], 1)]]
     assert cell_differences(*mixed, ("wa",), PEOPLE)[0]["wa"].value == pytest.approx(3 / 48)
@@ -478,10 +493,10 @@ def test_only_folds_that_both_cells_have_are_compared():
     first = write_run(Path("first"), [some_rows(s, wrong=["a-sad-0", "c-sad-0", "d-sad-0"]) for s in SPEAKERS])
     second = write_run(Path("second"), [some_rows(s) for s in SPEAKERS])
     (second / "fold-2/done.json").unlink()
-    found, _, units = cell_differences([as_cell(first)], [as_cell(second)], ("wa",), PEOPLE)
+    found, drawn = cell_differences([as_cell(first)], [as_cell(second)], ("wa",), PEOPLE)
     assert found["wa"].value == pytest.approx(1 / 12)
-    assert (found["wa"].folds_won, units) == ((0, 1, 0), 2)
-    assert cell_differences([as_cell(first)], [as_cell(second, seed=1)], ("wa",), PEOPLE) == ({}, "", 0)
+    assert (found["wa"].folds_won, drawn.units) == ((0, 1, 0), 2)
+    assert cell_differences([as_cell(first)], [as_cell(second, seed=1)], ("wa",), PEOPLE) == ({}, None)
 
 
 def test_seeds_that_test_different_clips_each_count_with_their_own():
@@ -494,11 +509,11 @@ def test_seeds_that_test_different_clips_each_count_with_their_own():
 
     first = cell("first", {0: ["a-sad-0"], 1: ["c-sad-0", "c-sad-1", "d-sad-0", "d-happy-0"]})
     second = cell("second", {0: ["a-sad-0", "a-sad-1", "b-happy-1"]})
-    found, kind, units = cell_differences(first, second, ("wa", "ua"), PEOPLE)
+    found, drawn = cell_differences(first, second, ("wa", "ua"), PEOPLE)
     # Of 12 clips each: 2 more are wrong with the first seed, 4 fewer with the second.
     assert found["wa"].value == pytest.approx((-2 / 12 + 4 / 12) / 2)
     assert found["wa"].folds_won == (1, 1, 0)
-    assert (kind, units) == ("speaker", 4)
+    assert drawn == Resampled("speaker", 4)
     gains = {"a": -1 / 6, "b": -1 / 6, "c": 2 / 6, "d": 2 / 6}  # WA of 6 clips each
     rng = np.random.default_rng(0)
     drawn = [[gains[name] for name in rng.choice(list("abcd"), 4)] for _ in range(20_000)]

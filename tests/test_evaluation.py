@@ -13,7 +13,7 @@ import scipy.stats
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
 from ser_cli.evaluation.breakdown import Person, break_down
-from ser_cli.evaluation.intervals import bootstrap_intervals, count_units, percentile_interval, resample
+from ser_cli.evaluation.intervals import Resampled, bootstrap_intervals, count_units, percentile_interval, resample
 from ser_cli.metrics import calibrate, stacked_rates
 from ser_cli.runs.predictions import Prediction
 from tests.runs_on_disk import LABELS, some_rows, write_run
@@ -67,7 +67,7 @@ def test_two_speakers_have_the_interval_of_their_own_scores():
     # Draws of two speakers are aa, ab, ba, bb: each end stands for a quarter, so the middle 95 % reaches both ends.
     rows = some_rows(["a", "b"], wrong=["b-angry-0", "b-happy-0", "b-sad-0"])
     found = bootstrap_intervals(predictions(rows), LABELS, {i: s for i, s, _, _ in rows}, seed=0)
-    assert (found.resampled, found.units) == ("speaker", 2)
+    assert found.drawn == Resampled("speaker", 2)
     assert (found.wa.low, found.wa.high) == (0.5, 1.0)
     assert (found.ua.low, found.ua.high) == (0.5, 1.0)
     assert "only 2 speakers" in found.sentence
@@ -78,7 +78,7 @@ def test_intervals_of_clips_are_those_of_scipy():
     right = np.array([t == p for _, _, t, p in rows], dtype=float)
     expected = scipy.stats.bootstrap((right,), np.mean, method="percentile", n_resamples=9999, random_state=1)
     found = bootstrap_intervals(predictions(rows), LABELS, None, seed=0)
-    assert (found.resampled, found.units) == ("clip", 300)
+    assert found.drawn == Resampled("clip", 300)
     assert found.wa.low == pytest.approx(expected.confidence_interval.low, abs=0.007)
     assert found.wa.high == pytest.approx(expected.confidence_interval.high, abs=0.007)
 
@@ -119,7 +119,7 @@ def test_speakers_and_genders_are_scored_apart():
 
 def test_without_speakers_clips_are_drawn_and_nobody_is_listed():
     found = break_down(predictions(some_rows(["a", "b"])), LABELS, {})
-    assert (found.speakers, found.genders, found.intervals.resampled) == ((), (), "clip")
+    assert (found.speakers, found.genders, found.intervals.drawn.kind) == ((), (), "clip")
 
 
 @pytest.fixture
@@ -204,22 +204,55 @@ def test_an_index_of_files_from_elsewhere_deletes_nothing_outside_of_the_report(
         "figures/notes.txt",
         "figures/a\0.svg",
     ]
-    (run / ".report-files.json").write_text(json.dumps([*names, str(Path("recall.svg").resolve()), 3, None]))
-    assert ser("evaluate", run).exit_code == 0
-    assert all(path.exists() for path in outside)
-    (run / ".report-files.json").write_text("{}")
-    assert ser("evaluate", run).exit_code == 0
+    names += ["figures\\..\\..\\recall.svg", f"figures/{'a' * 300}.svg", "figures/folder.svg"]
+    (run / "figures/folder.svg").mkdir()
+    told = {"files": [*names, str(Path("recall.svg").resolve()), 3, None], "shows": 5}
+    for index in (told, {}, [], {"files": 3}):
+        (run / ".report-files.json").write_text(json.dumps(index))
+        assert ser("evaluate", run).exit_code == 0
+        assert all(path.exists() for path in outside)
+
+
+def test_a_report_that_was_stopped_while_it_was_written_is_never_taken_for_a_whole_one(ser, run, monkeypatch):
+    from ser_cli.evaluation import reports
+
+    other = write_run(Path("other"), [some_rows(["a", "b"]), some_rows(["c", "d"])])
+    assert ser("evaluate", run, "--output", "out").exit_code == 0
+
+    def stopped(path, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reports, "write_atomically", stopped)  # behind scores.json
+        assert ser("evaluate", other, "--output", "out", "--force", "--no-figures").exit_code == 130
+    assert ser("evaluate", other, "--output", "out", "--force", "--no-figures").exit_code == 0
+    assert not Path("out/report.html").exists()
+
+
+def test_the_page_of_a_report_without_an_index_does_not_stay_beside_new_scores(ser, run):
+    Path("out").mkdir()
+    Path("out/report.html").write_text("of an earlier version")
+    assert ser("evaluate", run, "--output", "out", "--force", "--no-figures").exit_code == 0
+    assert not Path("out/report.html").exists()
 
 
 def test_clips_of_unknown_speakers_are_drawn_each_for_itself_and_make_no_speaker(ser):
     rows = [*some_rows(["a", "b"]), *[(f"u{n}", "unknown", t, t) for n, t in enumerate(LABELS * 4)]]
     run = write_run(Path("run"), [rows], gender={"a": "female", "unknown": "female"})
     values = json.loads(ser("evaluate", run, "--json", "--no-figures").stdout)
-    assert (values["intervals"]["resampled"], values["intervals"]["units"]) == ("speaker", 2 + 12)
+    intervals = values["intervals"]
+    assert (intervals["resampled"], intervals["units"], intervals["clips_of_unknown_speakers"]) == ("speaker", 14, 12)
+    report = (run / "report.md").read_text()
+    assert "resamples of 2 speakers and 12 clips of unknown speakers; only 2 speakers, so take them as rough" in report
+    assert "Only 2 speakers are tested" in report
+    assert "## Speakers and genders" in report
     assert [speaker["name"] for speaker in values["speakers"]] == ["a", "b"]
     nobody = write_run(Path("nobody"), [[(i, "unknown", t, p) for i, _, t, p in rows]])
     values = json.loads(ser("evaluate", nobody, "--json", "--no-figures").stdout)
     assert (values["intervals"]["resampled"], values["speakers"]) == ("clip", [])
+    women = write_run(Path("women"), [[(i, "unknown", t, p) for i, _, t, p in rows]], gender={"unknown": "female"})
+    assert ser("evaluate", women, "--no-figures").exit_code == 0
+    assert "## Genders" in (women / "report.md").read_text()
 
 
 def test_the_same_run_gives_the_same_bytes(ser, run):

@@ -50,7 +50,7 @@ def cell(
             write_history(place / f"fold-{fold}/history.csv", rates)
         made = SimpleNamespace(number=number, name=f"name-{number}")
         found.append((CellRun(made, seed, None, place), evaluate_run(Run(place))))
-    return CellScores(made, tuple(found), 2 * len(validated), (), {}, "", 0)
+    return CellScores(made, tuple(found), 2 * len(validated), (), {}, None)
 
 
 def study(*cells: CellScores, crossing: tuple[str, ...] = (), caveats: tuple[str, ...] = ()) -> StudyScores:
@@ -157,7 +157,7 @@ def test_a_cell_that_lacks_a_fold_leaves_the_choice_out():
     told = "No cell is chosen: cell 2 lacks folds that others have."
     assert choose_nested(study(first, short)).left_out == told
     assert (nested_section(study(first, short)).text, nested_section(study(first, short)).tables) == (told, ())
-    nothing = CellScores(first.cell, (), 2, (), {}, "", 0)
+    nothing = CellScores(first.cell, (), 2, (), {}, None)
     assert choose_nested(study(nothing)).left_out == "No cell is chosen: no fold is done yet."
 
 

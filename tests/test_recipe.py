@@ -2,9 +2,9 @@ from itertools import product
 
 import pytest
 
-from ser_cli.commands.options import given
+from ser_cli.commands.options import given, settings_asked
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError
-from ser_cli.recipe import Recipe, default_recipe, load_recipe, shipped_recipes
+from ser_cli.recipe import Recipe, default_recipe, load_recipe, parse_overrides, shipped_recipes
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -54,6 +54,18 @@ def test_nothing_behind_the_sign_takes_back_what_a_recipe_sets():
     assert load_recipe("server", ["text.encoder="]).text.encoder == ""
     with pytest.raises(ProblemsError, match=r"optimizer\.learning_rate: must be a valid number"):
         load_recipe("mll", ["optimizer.learning_rate="])
+
+
+def test_a_table_changes_its_keys_of_the_section_and_the_last_of_several_wins():
+    texts = ["mixup.share=0.1", "mixup={method='lam', share=0.3}", "mixup.share=0.2"]
+    assert parse_overrides(texts) == {"mixup.share": 0.2, "mixup.method": "lam"}
+    recipe = load_recipe("conformer", ["mixup={share=0.3}"])
+    assert recipe.mixup.share == 0.3
+    assert load_recipe("conformer", ["losses={kl=0.7}"]).losses.focal == load_recipe("conformer").losses.focal
+    with pytest.raises(UsageError, match=r"--set mixup=\{\}: an empty table changes nothing"):
+        parse_overrides(["mixup={}"])
+    with pytest.raises(UsageError, match=r"--set training.epochs=3: an option of its own asks for 5"):
+        settings_asked({"training.epochs": 5}, ["training={epochs=3}"])
 
 
 def test_options_that_are_not_given_change_nothing():

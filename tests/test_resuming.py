@@ -116,6 +116,19 @@ def test_what_is_gone_on_with_changed_can_be_stopped_while_it_begins(ser, tones,
     assert "epochs = 3" in Path("run/recipe.toml").read_text()
 
 
+def test_a_change_that_is_taken_back_and_made_again_is_recorded_each_time(ser, tones, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert ser(*train(tones, "--output", "run")).exit_code == 143
+    for epochs in (3, 2, 3):
+        with monkeypatch.context() as patch:
+            stop_after(patch, 1)
+            options = ("--output", "run", "--epochs", epochs, "--resume-anyway")
+            assert ser(*train(tones, *options)).exit_code == 143
+    told = [sentence.partition(" (")[0] for sentence in json.loads(Path("run/changes.json").read_text())]
+    assert told == [f"training.epochs: {a} there, {b} asked for" for a, b in ((2, 3), (3, 2), (2, 3))]
+
+
 def test_embeddings_are_those_of_the_weights_that_are_kept(ser, tones):
     command = train(tones, "--fold", 1, "--embeddings", "--output", "run")
     assert ser(*command).exit_code == 0

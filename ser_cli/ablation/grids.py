@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ser_cli.errors import ProblemsError, UnknownNameError, UsageError
 from ser_cli.files import read_text
-from ser_cli.recipe import MAX_RECIPE_BYTES, Recipe, load_recipe, parse_overrides
+from ser_cli.recipe import MAX_RECIPE_BYTES, Recipe, flatten_changes, load_recipe, parse_overrides
 from ser_cli.settings_section import Section, flatten
 
 Rate = Literal["wa", "ua", "macro_f1"]
@@ -198,10 +198,10 @@ def load_grid(
     read = _read(name)
     _require_sound(name, read)
     base = recipe or read.recipe
-    shared = {**flatten(read.changes), **asked, **parse_overrides(overrides)}
+    shared = {**flatten_changes(read.changes), **asked, **parse_overrides(overrides)}
     cells = []
     for number, cell in enumerate(read.cells, start=1):
-        changes = flatten(cell.changes)
+        changes = flatten_changes(cell.changes)
         try:
             resolved = load_recipe(base, changes={**shared, **changes})
         except ProblemsError as error:

@@ -8,7 +8,7 @@ from ser_cli.ablation.nested import nested_section
 from ser_cli.ablation.scores import TITLES, CellScores, StudyScores, score_study
 from ser_cli.ablation.studies import STUDY_LOCK, Study
 from ser_cli.errors import count_of
-from ser_cli.evaluation.intervals import FEW_SPEAKERS, LEVEL, RESAMPLES
+from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
 from ser_cli.evaluation.normalization import CAPTION, Normalization
 from ser_cli.evaluation.pages import Picture, Report, Section
 from ser_cli.evaluation.reports import changed_warnings, selection_told, told_of, write_files
@@ -95,9 +95,9 @@ def study_differences(found: StudyScores) -> Table:
 def study_sentences(found: StudyScores) -> list[str]:
     """What a reader of the tables has to know."""
     grid, study = found.study.grid, found.study
-    kinds = {(entry.resampled, entry.units) for entry in found.cells if entry.units}
-    drawn = " and ".join(f"{units:,} {kind}s" for kind, units in sorted(kinds))
-    few = any(kind == "speaker" and units < FEW_SPEAKERS for kind, units in kinds)
+    kinds = sorted({entry.drawn for entry in found.cells if entry.drawn})
+    drawn = " and ".join(kind.told for kind in kinds)
+    few = any(kind.are_few for kind in kinds)
     sentences = [
         f"Grid {grid.name}: {grid.title}. Recipe {grid.recipe_name}, {study.plan.corpus.name}, protocol"
         f" {study.plan.protocol.name} (hash {study.plan.protocol.hash[:12]}).",

@@ -9,7 +9,7 @@ from ser_cli.ablation.grids import Component, GridCell
 from ser_cli.ablation.studies import CellRun, Study
 from ser_cli.errors import RunError
 from ser_cli.evaluation.comparison import Difference
-from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
+from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Resampled
 from ser_cli.evaluation.paired import folds_won, paired_differences
 from ser_cli.evaluation.scores import RunScores, evaluate_run, tested_predictions
 from ser_cli.runs.directory import Run
@@ -30,8 +30,8 @@ class CellScores:
     """A sentence for each run that is left out, since its files are damaged."""
     differences: dict[str, Difference]
     """To the reference cell, by rate; empty for the reference, and where no fold is done in both."""
-    resampled: str
-    units: int
+    drawn: Resampled | None
+    """What the intervals of these rest on; None where there are none."""
 
     @property
     def values(self) -> list[tuple[int, int, dict[str, float]]]:
@@ -135,8 +135,8 @@ class StudyScores:
                 }
                 for rate, d in found.differences.items()
             },
-            "resampled": found.resampled,
-            "units": found.units,
+            "resampled": found.drawn.kind if found.drawn else "",
+            "units": found.drawn.units if found.drawn else 0,
         }
 
 
@@ -148,11 +148,12 @@ def score_study(study: Study) -> StudyScores:
     cells = []
     for cell in study.grid.cells:
         own, problems = scored[cell.number]
-        differences, kind, units = ({}, "", 0) if cell is study.grid.reference else cell_differences(
-            reference, own, study.grid.rates, speakers
-        )  # fmt: skip
+        differences: dict[str, Difference] = {}
+        drawn = None
+        if cell is not study.grid.reference:
+            differences, drawn = cell_differences(reference, own, study.grid.rates, speakers)
         folds = len(study.runs_of(cell)) * len(study.plan.folds)
-        cells.append(CellScores(cell, tuple(own), folds, tuple(problems), differences, kind, units))
+        cells.append(CellScores(cell, tuple(own), folds, tuple(problems), differences, drawn))
     return StudyScores(study, tuple(cells))
 
 
@@ -176,7 +177,7 @@ def cell_differences(
     second: Sequence[tuple[CellRun, RunScores]],
     rates: Sequence[str],
     speakers: Mapping[str, str],
-) -> tuple[dict[str, Difference], str, int]:
+) -> tuple[dict[str, Difference], Resampled | None]:
     """What a second cell has more than a first, over the folds that are done in both with the same seed.
 
     The difference is that of the pooled rates, its mean over the seeds; folds that are dealt by the seed may test
@@ -190,7 +191,7 @@ def cell_differences(
         speakers: speaker by id.
 
     Returns:
-        The difference of each rate, what was resampled and how many there are; nothing where no fold is in both.
+        The difference of each rate and what was resampled; nothing where no fold is in both.
     """
     by_seed = {run.seed: (run, scores) for run, scores in second}
     pairs = []
@@ -199,7 +200,7 @@ def cell_differences(
         if other and its_scores and (folds := sorted(dict(scores.folds).keys() & dict(its_scores.folds).keys())):
             pairs.append(((run, scores), (other, its_scores), folds))
     if not pairs:
-        return {}, "", 0
+        return {}, None
     models = [
         [p for index in folds for p in tested_predictions(Run(pair[side][0].folder))[index]]
         for side in (0, 1)
@@ -215,4 +216,4 @@ def cell_differences(
             for index in folds
         ]
         differences[rate] = Difference(found[rate].value, found[rate].interval, folds_won(both))
-    return differences, units.kind, units.total
+    return differences, units.resampled

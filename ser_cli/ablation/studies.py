@@ -289,4 +289,4 @@ def _delete_study(folder: Path) -> None:
             shutil.rmtree(run)
     for name in STUDY_FILES:
         (folder / name).unlink(missing_ok=True)
-    delete_report_files(folder)
+    delete_report_files(folder, links=True)

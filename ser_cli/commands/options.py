@@ -79,7 +79,7 @@ CheckpointEvery = Annotated[
     str,
     typer.Option(
         metavar="auto|200steps|10m",
-        help="How often each fold is saved (auto: for 2 % of the time, and every 10 minutes at least).",
+        help="How often each fold is saved (auto: for at most 2 % of the time, but every 10 minutes at least).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

@@ -83,8 +83,9 @@ class Breakdown:
                 "level": LEVEL,
                 "method": "percentile bootstrap",
                 "resamples": RESAMPLES,
-                "resampled": intervals.resampled,
-                "units": intervals.units,
+                "resampled": intervals.drawn.kind,
+                "units": intervals.drawn.units,
+                "clips_of_unknown_speakers": intervals.drawn.unknown,
                 **{name: asdict(getattr(intervals, name)) for name in ("wa", "ua", "macro_f1")},
             },
         }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ser_cli.errors import count_of
-from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
+from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Resampled
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile
 from ser_cli.evaluation.paired import PairedDifference, folds_won, paired_differences
@@ -41,9 +41,7 @@ class Comparison:
     scores: tuple[RunScores, RunScores]
     differences: dict[str, Difference]
     """By rate: `wa` and `ua`."""
-    resampled: str
-    """`speaker` or `clip`."""
-    units: int
+    drawn: Resampled
     only_first: int
     """Clips that the first run alone recognises."""
     only_second: int
@@ -70,7 +68,7 @@ class Comparison:
             },
             "bootstrap": {
                 "level": LEVEL, "method": "paired percentile bootstrap", "resamples": RESAMPLES,
-                "resampled": self.resampled, "units": self.units,
+                "resampled": self.drawn.kind, "units": self.drawn.units,
             },
             "mcnemar": {"only_first": self.only_first, "only_second": self.only_second, "p": self.p_mcnemar},
         }  # fmt: skip
@@ -114,8 +112,7 @@ def compare_runs(first: Run, second: Run, *, seed: int = 0) -> Comparison:
         names=(name, other_name),
         scores=scores,
         differences=differences,
-        resampled=units.kind,
-        units=units.total,
+        drawn=units.resampled,
         only_first=only_first,
         only_second=only_second,
         p_mcnemar=mcnemar_exact(only_first, only_second),
@@ -133,17 +130,16 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 def comparison_sentences(found: Comparison) -> list[str]:
     """What the figures mean."""
-    few = few_speakers(found.resampled, found.units)
     sentences = []
     for rate, difference in found.differences.items():
         low, high = difference.interval.low, difference.interval.high
         ahead = found.names[1] if difference.value > 0 else found.names[0]
         if low <= 0 <= high:
             sentences.append(f"{TITLES[rate]}: the interval holds 0, so the difference may well be chance.")
-        elif few:
+        elif found.drawn.are_few:
             sentences.append(
-                f"{TITLES[rate]}: the interval does not hold 0, but {found.units} speakers are too few to tell whether"
-                f" {ahead} is ahead."
+                f"{TITLES[rate]}: the interval does not hold 0, but {found.drawn.known} speakers are too few to tell"
+                f" whether {ahead} is ahead."
             )
         else:
             sentences.append(f"{TITLES[rate]}: {ahead} is ahead, and the interval does not hold 0.")
@@ -155,16 +151,14 @@ def comparison_sentences(found: Comparison) -> list[str]:
     first, second = (scores.normalization for scores in found.scores)
     if first.by == second.by:
         sentences += first.sentences()
-    sentences.append(
-        f"Intervals: 95 % paired percentile bootstrap, {RESAMPLES:,} resamples of {found.units:,} {found.resampled}s."
-    )
+    sentences.append(f"Intervals: 95 % paired percentile bootstrap, {RESAMPLES:,} resamples of {found.drawn.told}.")
     return sentences + origin_sentences(found.names, found.scores)
 
 
 def comparison_warnings(found: Comparison) -> list[str]:
     """What makes one run look better than it is."""
     warnings = origin_warnings(found.names, found.scores)
-    warnings += few_speakers(found.resampled, found.units)
+    warnings += few_speakers(found.drawn)
     more = [name for name, s in zip(found.names, found.scores, strict=True) if s.normalization.by_speaker]
     if len(more) == 1:
         (less,) = set(found.names) - set(more)

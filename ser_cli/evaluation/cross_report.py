@@ -104,7 +104,7 @@ def describe_cross(found: CrossScores, *, pictures: bool) -> Report:
             *mapping_sentences(found),
             "WA is accuracy, UA the mean recall over the emotions.",
         ),
-        warnings=(*cross_warnings(found), *few_speakers(intervals.resampled, intervals.units)),
+        warnings=(*cross_warnings(found), *few_speakers(intervals.drawn)),
         tiles=score_tiles(found.breakdown),
         sections=found.normalization.captioned(
             (

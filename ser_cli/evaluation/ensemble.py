@@ -138,15 +138,14 @@ def ensemble_sentences(found: RunEnsemble) -> list[str]:
         f"Average of {len(found.names)} runs: the mean of the probabilities that each gives a clip. It costs what all"
         f" of them cost, in training and in use."
     ]
-    intervals = found.averaged.breakdown.intervals
-    few = few_speakers(intervals.resampled, intervals.units)
+    drawn = found.averaged.breakdown.intervals.drawn
     for rate, gain in found.gains.items():
         low, high = signed_points(gain.interval.low), signed_points(gain.interval.high)
         chance = ""
         if gain.interval.low <= 0 <= gain.interval.high:
             chance = ", which may well be chance"
-        elif few:
-            chance = f", but {intervals.units} speakers are too few to tell"
+        elif drawn.are_few:
+            chance = f", but {drawn.known} speakers are too few to tell"
         sentences.append(
             f"{TITLES[rate]} of all clips pooled: {signed_points(gain.value)} ({low} to {high}) percentage points over"
             f" the mean of the runs' own, with its 95 % interval{chance}."
@@ -171,8 +170,7 @@ def ensemble_warnings(found: RunEnsemble) -> list[str]:
             f"{', '.join(found.normalized)}: {CAPTION}; so the average too hears tested clips against other"
             f" unlabelled clips of their speakers."
         )
-    intervals = found.averaged.breakdown.intervals
-    return warnings + few_speakers(intervals.resampled, intervals.units)
+    return warnings + few_speakers(found.averaged.breakdown.intervals.drawn)
 
 
 def members_table(found: RunEnsemble) -> Table:

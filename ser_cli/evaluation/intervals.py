@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ser_cli.data.manifest import UNKNOWN_SPEAKER
+from ser_cli.errors import count_of
 from ser_cli.metrics import stacked_rates
 from ser_cli.runs.predictions import Prediction
 
@@ -32,14 +33,40 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True, order=True)
+class Resampled:
+    """What a bootstrap draws with replacement."""
+
+    kind: str
+    """`speaker` or `clip`."""
+    units: int
+    """How many there are."""
+    unknown: int = 0
+    """Of these, clips of unknown speakers, each drawn for itself among known speakers."""
+
+    @property
+    def known(self) -> int:
+        """Speakers that are known."""
+        return self.units - self.unknown
+
+    @property
+    def are_few(self) -> bool:
+        """Whether intervals rest on so few speakers that they are rough."""
+        return self.kind == "speaker" and self.known < FEW_SPEAKERS
+
+    @property
+    def told(self) -> str:
+        """`24 speakers`, for sentences."""
+        if self.unknown:
+            return f"{count_of(self.known, 'speaker')} and {count_of(self.unknown, 'clip')} of unknown speakers"
+        return count_of(self.units, self.kind)
+
+
 @dataclass(frozen=True)
 class Intervals:
     """Percentile intervals of the pooled scores."""
 
-    resampled: str
-    """`speaker` or `clip`: what was drawn with replacement."""
-    units: int
-    """How many of them there are."""
+    drawn: Resampled
     wa: Interval
     ua: Interval
     macro_f1: Interval
@@ -49,12 +76,8 @@ class Intervals:
     @property
     def sentence(self) -> str:
         """How they were made, for reports."""
-        few = self.resampled == "speaker" and self.units < FEW_SPEAKERS
-        caution = f"; only {self.units} speakers, so take them as rough" if few else ""
-        return (
-            f"{100 * LEVEL:.0f} % percentile bootstrap, {RESAMPLES:,} resamples of {self.units:,} {self.resampled}s"
-            f"{caution}"
-        )
+        caution = f"; only {count_of(self.drawn.known, 'speaker')}, so take them as rough" if self.drawn.are_few else ""
+        return f"{100 * LEVEL:.0f} % percentile bootstrap, {RESAMPLES:,} resamples of {self.drawn.told}{caution}"
 
 
 @dataclass(frozen=True)
@@ -67,11 +90,18 @@ class Units:
     """(units, models, labels, labels): what each adds to each model's confusion matrix."""
     multiplicity: NDArray[np.int64]
     """(units,): how many units are like this one."""
+    unknown: int = 0
+    """Clips of unknown speakers among units that are speakers."""
 
     @property
     def total(self) -> int:
         """How many are drawn each time."""
         return int(self.multiplicity.sum())
+
+    @property
+    def resampled(self) -> Resampled:
+        """What is drawn, for reports."""
+        return Resampled(self.kind, self.total, self.unknown)
 
 
 def count_units(
@@ -92,7 +122,8 @@ def count_units(
             counted.setdefault(p.id, []).append((model, position[p.truth], position[p.predicted]))
     known = {} if speakers is None else {identity: speakers.get(identity, "") for identity in counted}
     named = set(known.values()) - {UNKNOWN_SPEAKER}
-    known = {i: f"{UNKNOWN_SPEAKER} {i}" if name == UNKNOWN_SPEAKER else name for i, name in known.items()}
+    alone = [identity for identity, name in known.items() if name == UNKNOWN_SPEAKER]
+    known |= {identity: f"{UNKNOWN_SPEAKER} {identity}" for identity in alone}
     clustered = all(known.values()) and bool(named) and len(set(known.values())) > 1
     if clustered:
         units: dict[Any, int] = {name: row for row, name in enumerate(sorted(set(known.values())))}
@@ -108,7 +139,7 @@ def count_units(
     for row, cells in members:
         for model, truth, predicted in cells:
             contributions[row, model, truth, predicted] += 1
-    return Units("speaker" if clustered else "clip", contributions, multiplicity)
+    return Units("speaker" if clustered else "clip", contributions, multiplicity, len(alone) if clustered else 0)
 
 
 def resample(units: Units, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
@@ -152,4 +183,4 @@ def bootstrap_intervals(
     wa, ua, macro_f1 = pooled["wa"], pooled["ua"], pooled["macro_f1"]
     assert wa and ua and macro_f1
     recall = tuple(percentile_interval(rates["recall"][:, index]) for index in range(len(labels)))
-    return Intervals(units.kind, units.total, wa, ua, macro_f1, recall)
+    return Intervals(units.resampled, wa, ua, macro_f1, recall)

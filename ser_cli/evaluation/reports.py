@@ -1,23 +1,29 @@
 """Scores as tables for people and programs, and as a report with pictures."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.errors import CorpusError, RunError, UsageError, did_you_mean
 from ser_cli.evaluation.breakdown import Breakdown
-from ser_cli.evaluation.intervals import FEW_SPEAKERS, Interval
+from ser_cli.evaluation.intervals import Interval, Resampled
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile, as_markdown_report, as_page
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, read_history, tested_predictions
 from ser_cli.evaluation.tables import Column, Table, Value, as_csv, as_latex, as_markdown, rate_columns, signed_points
 from ser_cli.evaluation.tasks import NOTE
-from ser_cli.files import read_json, read_json_object, write_atomically, write_json
+from ser_cli.files import read_json_object, write_atomically, write_json
 from ser_cli.runs.directory import Run, RunIdentity
 from ser_cli.runs.predictions import Prediction
-from ser_cli.runs.report_files import PAGE_NAME, REPORT_FOLDERS, delete_report_files, replacing_report
+from ser_cli.runs.report_files import (
+    PAGE_NAME,
+    REPORT_FOLDERS,
+    delete_report_files,
+    read_report_files,
+    replacing_report,
+)
 
 SELECTION_SENTENCES = {
     "validation": "Each fold's epoch was chosen on speakers held out of its training side.",
@@ -59,7 +65,7 @@ def scores_table(scores: FoldedScores) -> Table:
 def write_report(run: Run, scores: RunScores) -> None:
     """Write `scores.json` and `report.md`, without pictures, into the run directory."""
     told = scores.as_json()
-    if not _shows_already(run.folder, told):
+    if read_report_files(run.folder).shows != _hash_of(told):
         delete_report_files(run.folder)
     write_json(run.scores_path, told)
     text = as_markdown_report(describe_run(run, scores, pictures=False))
@@ -77,7 +83,7 @@ def write_files(folder: Path, report: Report, scores: dict[str, Any], *, picture
         for picture in report.pictures:
             files |= {f"figures/{picture.name}.svg": picture.svg, f"figures/{picture.name}.png": picture.png}
         files[PAGE_NAME] = _encoded(as_page(report))
-    with replacing_report(folder, files, keeping=not pictures and _shows_already(folder, scores)):
+    with replacing_report(folder, files, _hash_of(scores), keeping=not pictures):
         write_json(folder / "scores.json", scores)
         write_atomically(folder / "report.md", _encoded(as_markdown_report(report)))
         for name, content in files.items():
@@ -85,11 +91,8 @@ def write_files(folder: Path, report: Report, scores: dict[str, Any], *, picture
     return folder / PAGE_NAME if pictures else None
 
 
-def _shows_already(folder: Path, scores: dict[str, Any]) -> bool:
-    """Whether the report of a folder is one of these scores."""
-    with suppress(OSError, ValueError):
-        return bool(read_json(folder / "scores.json") == json.loads(json.dumps(scores)))
-    return False
+def _hash_of(scores: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()
 
 
 def _encoded(text: str) -> bytes:
@@ -147,7 +150,7 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
     return Report(
         title=f"{identity.dataset}, recipe {identity.recipe}, encoder {identity.encoder}",
         sentences=tuple(sentences),
-        warnings=(*warnings, *few_speakers(breakdown.intervals.resampled, breakdown.intervals.units)),
+        warnings=(*warnings, *few_speakers(breakdown.intervals.drawn)),
         tiles=score_tiles(breakdown),
         sections=scores.normalization.captioned(sections),
         facts=(
@@ -184,10 +187,9 @@ def breakdown_sections(breakdown: Breakdown, *, pictures: bool) -> list[Section]
         ),
         Section("Emotions", "", recall, (_recall(breakdown),), folded=pictures),
     ]
-    if breakdown.speakers:
-        tables = (_groups(breakdown, "speakers"), *([_groups(breakdown, "genders")] if breakdown.genders else []))
-        title = "Speakers and genders" if breakdown.genders else "Speakers"
-        sections.append(Section(title, "", speakers + genders, tables, folded=pictures))
+    if named := [name for name in ("speakers", "genders") if getattr(breakdown, name)]:
+        tables = tuple(_groups(breakdown, name) for name in named)
+        sections.append(Section(" and ".join(named).capitalize(), "", speakers + genders, tables, folded=pictures))
     ece = f"Expected calibration error {100 * breakdown.calibration.ece:.1f} %."
     sections.append(Section("Confidence", ece, reliability, (_calibration(breakdown),), folded=pictures))
     return sections
@@ -213,16 +215,11 @@ def score_tiles(breakdown: Breakdown) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def few_speakers(resampled: str, units: int) -> list[str]:
-    """A warning where intervals rest on few speakers.
-
-    Args:
-        resampled: `speaker` or `clip`.
-        units: how many of them there are.
-    """
-    if resampled != "speaker" or units >= FEW_SPEAKERS:
+def few_speakers(drawn: Resampled) -> list[str]:
+    """A warning where intervals rest on few speakers."""
+    if not drawn.are_few:
         return []
-    return [f"Only {units} speakers are tested: the intervals are rough, and rather too narrow."]
+    return [f"Only {drawn.known} speakers are tested: the intervals are rough, and rather too narrow."]
 
 
 def changed_warnings(what: str, changes: Sequence[str]) -> list[str]:

@@ -131,8 +131,9 @@ def _record_change(run: Run, there: RunIdentity, identity: RunIdentity, settings
     after = f"after fold {', '.join(map(str, done))}" if (done := run.done_folds()) else "before any fold was done"
     sentences = _differences(run, there, identity, settings)
     told = [f"{sentence} ({after})" for sentence in sentences]
-    # Stopped behind this, the same command comes here again, and says nothing twice.
-    write_json(run.changes_path, list(dict.fromkeys([*run.changes(), *told])))
+    recorded = run.changes()
+    if recorded[-len(told) :] != told:  # stopped behind this, the same command comes here again
+        write_json(run.changes_path, [*recorded, *told])
 
 
 def _differing(there: RunIdentity, identity: RunIdentity) -> list[str]:
@@ -170,4 +171,4 @@ def _delete_run(folder: Path) -> None:
     for path in folder.glob("fold-*"):
         if re.fullmatch(r"fold-\d+", path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-    delete_report_files(folder)
+    delete_report_files(folder, links=True)
