@@ -43,7 +43,7 @@ def test_two_processes_learn_what_one_does(tones, still_wavlm, heard_against):
 
 
 def test_two_processes_stop_together_and_go_on(tones, still_wavlm):
-    options = ("--set", "training.batch_size=4", "--epochs", "12")
+    options = ("--batch-size", "4", "--epochs", "12")
     run_process(torchrun(*train_wavlm(tones, still_wavlm, "--output", "whole", *options)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     arguments = torchrun(*train_wavlm(tones, still_wavlm, "--output", "run", *options))
