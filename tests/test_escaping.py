@@ -79,8 +79,8 @@ def test_reports_show_nasty_names_as_text(ser, nasty_run):
 
 
 def test_markdown_and_latex_tables_keep_their_columns(nasty_run):
-    from ser_cli.evaluation.reports import breakdown_sections
     from ser_cli.evaluation.scores import evaluate_run
+    from ser_cli.evaluation.sections import breakdown_sections
 
     sections = breakdown_sections(evaluate_run(Run(nasty_run)).breakdown, pictures=False)
     tables = [table for section in sections for table in section.tables]

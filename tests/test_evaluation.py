@@ -214,7 +214,7 @@ def test_an_index_of_files_from_elsewhere_deletes_nothing_outside_of_the_report(
 
 
 def test_a_report_that_was_stopped_while_it_was_written_is_never_taken_for_a_whole_one(ser, run, monkeypatch):
-    from ser_cli.evaluation import reports
+    from ser_cli.evaluation import report_folder
 
     other = write_run(Path("other"), [some_rows(["a", "b"]), some_rows(["c", "d"])])
     assert ser("evaluate", run, "--output", "out").exit_code == 0
@@ -223,7 +223,7 @@ def test_a_report_that_was_stopped_while_it_was_written_is_never_taken_for_a_who
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(reports, "write_atomically", stopped)  # behind scores.json
+        patch.setattr(report_folder, "write_atomically", stopped)  # behind scores.json
         assert ser("evaluate", other, "--output", "out", "--force", "--no-figures").exit_code == 130
     assert ser("evaluate", other, "--output", "out", "--force", "--no-figures").exit_code == 0
     assert not Path("out/report.html").exists()

@@ -15,8 +15,8 @@ from ser_cli.ablation.scores import CellScores, StudyScores
 from ser_cli.ablation.studies import CellRun
 from ser_cli.errors import RunError
 from ser_cli.evaluation.pages import Section
-from ser_cli.evaluation.reports import told_of
 from ser_cli.evaluation.scores import read_history
+from ser_cli.evaluation.sentences import told_of
 from ser_cli.evaluation.tables import Column, Table
 from ser_cli.runs.directory import Run
 

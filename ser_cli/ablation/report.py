@@ -11,7 +11,8 @@ from ser_cli.errors import count_of
 from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
 from ser_cli.evaluation.normalization import CAPTION, Normalization
 from ser_cli.evaluation.pages import Picture, Report, Section
-from ser_cli.evaluation.reports import changed_warnings, selection_told, told_of, write_files
+from ser_cli.evaluation.report_folder import write_files
+from ser_cli.evaluation.sentences import changed_warnings, selection_told, told_of
 from ser_cli.evaluation.tables import Column, Table, Value
 from ser_cli.runs.locks import locked_folder
 from ser_cli.tasks.outputs import TASKS

@@ -161,8 +161,9 @@ def _require_no_results(output: Path) -> None:
 def _evaluate_run(
     console: Console, folder: Path, output: Path | None, clips: list[str], *, figures: bool, json: bool
 ) -> None:
-    from ser_cli.evaluation.reports import SELECTION_SENTENCES, confusion_rows, interval_sentence, scores_table
     from ser_cli.evaluation.scores import evaluate_run
+    from ser_cli.evaluation.sections import confusion_rows, scores_table
+    from ser_cli.evaluation.sentences import SELECTION_SENTENCES, interval_sentence
     from ser_cli.runs.directory import Run
 
     opened = Run(folder)
@@ -199,7 +200,8 @@ def _write_run_report(
     console: Console, run: "Run", scores: "RunScores", output: Path | None, clips: list[str], *, figures: bool
 ) -> None:
     """Write the report; the scores are shown all the same where the run folder cannot be written."""
-    from ser_cli.evaluation.reports import describe_run, write_files
+    from ser_cli.evaluation.report_folder import write_files
+    from ser_cli.evaluation.run_report import describe_run
 
     if scores.missing_folds and output is None:
         if clips:
@@ -243,7 +245,8 @@ def _compare(console: Console, first: Path, second: Path, output: Path | None, *
 
 def _average(console: Console, folders: list[Path], output: Path | None, *, figures: bool, json: bool) -> None:
     from ser_cli.evaluation.ensemble import average_runs, describe_ensemble, ensemble_sentences, ensemble_warnings
-    from ser_cli.evaluation.reports import interval_sentence, scores_table
+    from ser_cli.evaluation.sections import scores_table
+    from ser_cli.evaluation.sentences import interval_sentence
     from ser_cli.runs.directory import Run
 
     found = average_runs([Run(folder) for folder in folders])
@@ -299,7 +302,7 @@ def _evaluate_elsewhere(
 def _write(
     console: Console, output: Path | None, describe: "Callable[..., Report]", scores: dict[str, Any], *, figures: bool
 ) -> None:
-    from ser_cli.evaluation.reports import write_files
+    from ser_cli.evaluation.report_folder import write_files
 
     if output is None:
         return

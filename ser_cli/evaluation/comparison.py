@@ -8,7 +8,6 @@ from ser_cli.evaluation.intervals import LEVEL, RESAMPLES, Resampled
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Picture, Report, Section, Tile
 from ser_cli.evaluation.paired import PairedDifference, folds_won, paired_differences
-from ser_cli.evaluation.reports import difference_tile, few_speakers, labels_sentence
 from ser_cli.evaluation.same_folds import (
     names_of,
     origin_sentences,
@@ -18,6 +17,8 @@ from ser_cli.evaluation.same_folds import (
     runs_as_json,
 )
 from ser_cli.evaluation.scores import RunScores, evaluate_run
+from ser_cli.evaluation.sections import difference_tile
+from ser_cli.evaluation.sentences import few_speakers, labels_sentence
 from ser_cli.evaluation.tables import Column, Table
 from ser_cli.runs.directory import Run
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from ser_cli.errors import count_of
 from ser_cli.evaluation.cross_corpus import CrossScores
 from ser_cli.evaluation.pages import Report, Section
-from ser_cli.evaluation.reports import breakdown_sections, changed_warnings, few_speakers, score_tiles
+from ser_cli.evaluation.sections import breakdown_sections, score_tiles
+from ser_cli.evaluation.sentences import changed_warnings, few_speakers
 from ser_cli.evaluation.tables import Column, Table, rate_columns
 from ser_cli.evaluation.tasks import rates_sentence, tasks_table
 from ser_cli.files import write_atomically

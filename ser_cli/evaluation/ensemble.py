@@ -12,16 +12,6 @@ from ser_cli.evaluation.intervals import LEVEL, RESAMPLES
 from ser_cli.evaluation.normalization import CAPTION
 from ser_cli.evaluation.pages import Report, Section
 from ser_cli.evaluation.paired import PairedDifference, paired_differences
-from ser_cli.evaluation.reports import (
-    breakdown_sections,
-    difference_tile,
-    few_speakers,
-    interval_sentence,
-    labels_sentence,
-    score_tiles,
-    scores_table,
-    told_of,
-)
 from ser_cli.evaluation.same_folds import (
     names_of,
     origin_sentences,
@@ -31,6 +21,8 @@ from ser_cli.evaluation.same_folds import (
     runs_as_json,
 )
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, evaluate_run, lacking_of, score_folds
+from ser_cli.evaluation.sections import breakdown_sections, difference_tile, score_tiles, scores_table
+from ser_cli.evaluation.sentences import few_speakers, interval_sentence, labels_sentence, told_of
 from ser_cli.evaluation.tables import Column, Table, Value, rate_columns, signed_points
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction

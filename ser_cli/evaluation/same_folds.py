@@ -8,8 +8,8 @@ from typing import Any
 from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
 from ser_cli.errors import RunError, count_of
 from ser_cli.evaluation.breakdown import Person, read_people
-from ser_cli.evaluation.reports import changed_warnings, selection_told, told_of
 from ser_cli.evaluation.scores import RunScores, tested_predictions
+from ser_cli.evaluation.sentences import changed_warnings, selection_told, told_of
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
 

@@ -20,7 +20,7 @@ from ser_cli.data.store import PreparedCorpus
 from ser_cli.devices import choose_device, choose_precision, describe_arithmetic
 from ser_cli.encoder_settings import BUILT_IN_ENCODER
 from ser_cli.errors import FoldError, UsageError, count_of
-from ser_cli.evaluation.reports import write_report
+from ser_cli.evaluation.run_report import write_report
 from ser_cli.evaluation.scores import evaluate_run
 from ser_cli.files import write_atomically, write_json
 from ser_cli.models.building import build_model, require_weights
