@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 
 from ser_cli.corpora.corpus import Corpus, Listing, keep
 from ser_cli.corpora.files import AUDIO_SUFFIXES, walk
-from ser_cli.corpora.synthesis import SAMPLE_RATE_HZ, Correlates, Voice, synthesise
+from ser_cli.corpora.source_filter import SAMPLE_RATE_HZ
+from ser_cli.corpora.synthesis import Correlates, Voice, synthesise
 from ser_cli.data.manifest import Utterance
 from ser_cli.files import write_atomically
 
