@@ -177,7 +177,8 @@ class TrainingSettings(Section):
     """Batches over whose gradients each step takes the mean; the contrastive losses see one batch at a time."""
     retry_smaller: bool = False
     """When the memory of the device is full, learn each batch in halves from then on, rather than stop with advice.
-    The contrastive losses then see half of the clips at a time, so results change a little."""
+    The contrastive losses, and the means over a speaker's clips, then see half of the clips at a time, so results
+    change a little."""
     targets: Literal["hard", "soft"] = "hard"
     """`hard` learns the raters' verdict; `soft` the share of votes for each label, where the corpus has them."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -209,7 +210,8 @@ class NormalizationSettings(Section):
     say so, since tested speakers then bring their own clips."""
     group: Annotated[int, Field(ge=2, le=10_000)] = 8
     """Clips of one speaker that are learnt together with `by = "speaker"`, as near to that as the speaker's clips can
-    be parted, each group with its share of every emotion; batches are made of groups, whatever their length."""
+    be parted, each group with its share of every emotion; batches are made of groups, whatever their length. A mixture
+    counts for the speaker whose clip carries most of its label."""
 
 
 class SelectionSettings(Section):

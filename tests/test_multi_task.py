@@ -168,7 +168,12 @@ def test_the_built_in_encoder_learns_the_tasks_too(ser, tones):
     options += ("--set", "conformer.max_frequency_warp=0", "--set", "training.weight_average=0")
     options += ("--set", "optimizer.schedule=exponential", "--set", "optimizer.learning_rate=1e-2")
     command = ["train", "--manifest", edit(tones, audible), "--folds", 2, "--fold", 1, *BUILT_IN, *options]
-    assert ser(*command, "--output", "run").exit_code == 0
+    trained = ser(*command, "--output", "run")
+    assert trained.exit_code == 0
+    assert "training clips are given other voices, of which these labels say less" in trained.stderr
+    assert "(conformer.mixstyle_share = 0.5); set to 0, they are heard as they are" in trained.stderr
+    still = ser(*command, "--set", "conformer.mixstyle_share=0", "--epochs", 1, "--output", "still")
+    assert "other voices" not in still.stderr
     rows = read_csv(Path("run/fold-1/history.csv"))
     assert float(rows[-1]["characters"]) < 0.9 * float(rows[0]["characters"])
     found = json.loads(ser("evaluate", "run", "--json", "--no-figures").stdout)["tasks"]["pooled"]

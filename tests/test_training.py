@@ -78,6 +78,27 @@ def test_a_loss_that_cannot_be_measured_is_named(tmp_path, monkeypatch):
         learner_of(corpus, load_recipe("conformer", [*TINY_SETTINGS, "losses.weighting=auto"]))
 
 
+def test_losses_are_measured_as_the_first_steps_meet_them(tmp_path):
+    corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 16_000 + 100 * n for n in range(12)})
+    weights = [f"losses.{name}=1" for name in ("kl", "focal", "center", "supcon", "speaker_relative")]
+    recipe = load_recipe("conformer", [*TINY_SETTINGS, "losses.weighting=auto", *weights])
+    learner, fold = learner_of(corpus, recipe)
+    fixed, _ = learner_of(corpus, load_recipe("conformer", [*TINY_SETTINGS, *weights]))
+    for name, value in learner.model.named_buffers():
+        assert torch.equal(value, fixed.model.get_buffer(name)), name  # measuring moved no running mean
+    found: dict[str, float] = {}
+    for epoch in range(1, 5):
+        seed = derive_seed(recipe, fold, EPOCH, epoch)
+        fixed.begin_epoch(seed)
+        for batch in BatchLoader(corpus, plan_training_epoch(corpus, fold, recipe, seed)):
+            for name, value in fixed.learn([batch], 0.0).items():  # at the start of warming up nothing is learnt yet
+                found[name] = max(value, found.get(name, 1.0))
+    chosen = learner.criterion.weights.as_dict()
+    assert {name: weight * found[name] for name, weight in chosen.items()} == pytest.approx(
+        dict.fromkeys(chosen, 1), rel=0.15
+    )
+
+
 @pytest.fixture
 def small(tmp_path):
     """A learner of the built-in encoder, and a batch."""
@@ -240,6 +261,17 @@ def test_full_memory_is_tried_in_halves_only_when_asked(ser, tones, monkeypatch)
     )
     assert result.exit_code == 0, result.stderr
     assert full.seen[:5] == [8, 4, 2, 2, 2]
+
+
+def test_in_parts_every_clip_of_a_batch_counts_as_in_the_whole(small):
+    learner, batch = small
+    (parameter, *_) = learner.model.head.parameters()
+    learner._losses = lambda part: {"kl": part.lengths.double().mean() + 0 * parameter.sum()}
+    odd, rest = batch._rows(0, 5), batch._rows(3, 6)
+    mean = (odd.lengths.double().mean() + rest.lengths.double().mean()) / 2
+    for parts in (1, 2, 4):
+        learner._parts = parts
+        assert learner.learn([odd, rest], 1.0)["kl"] == pytest.approx(float(mean), rel=1e-12)
 
 
 def test_a_frozen_encoder_is_computed_once_for_each_clip(tmp_path, wavlm):

@@ -284,8 +284,8 @@ def _clips_of(
     check_folds(made, corpus, chosen)
     if fold > len(made):
         raise UsageError(f"--fold {fold}: protocol {chosen.name} has folds 1 to {len(made)}")
-    seeded = f", as `ser train --seed {seed}` deals them" if seed else ""
-    console.say(f"{corpus.name}: {split} side of fold {fold}, protocol {chosen.name}{seeded}")
+    deals = "ser train --select validation" + (f" --seed {seed}" if seed else "")
+    console.say(f"{corpus.name}: {split} side of fold {fold}, protocol {chosen.name}, as `{deals}` deals them")
     return _unmixed(console, corpus, dict(made[fold - 1].sides)[split])
 
 

@@ -37,7 +37,7 @@ class Batch:
     unmixed: Tensor
     """(batch,) True where one recording is heard, whole or cut: who speaks in it is known."""
     speakers: Tensor
-    """(batch,) numbers of the corpus's speakers, of a mixture that of its dominant clip's."""
+    """(batch,) numbers of the corpus's speakers, of a mixture that of the clip which carries most of its label."""
 
     def parted(self, parts: int) -> list["Batch"]:
         """The batch in so many batches of neighbours, or as many as there are clips."""
@@ -145,12 +145,15 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
     lengths = [clip.samples for clip in planned.clips]
     waveforms = np.zeros((len(lengths), max(lengths)), dtype=np.float32)
     targets = np.stack([corpus.target(identity) for identity in planned.ids])
+    leading = list(planned.ids)
     for row, clip in enumerate(planned.clips):
         waveform = _read(corpus, clip.window)
         if clip.mixture is not None and clip.partner is not None:
             mixture = mix(clip.mixture, waveform, _read(corpus, clip.partner))
             waveform = mixture.waveform
             targets[row] = mix_targets(targets[row], corpus.target(clip.partner.id), mixture.weight)
+            if mixture.weight > 0.5:  # never of EAM with half of a clip overlaid; LAM and mixup know no dominant clip
+                leading[row] = clip.partner.id
         waveforms[row, : len(waveform)] = waveform
     unmixed = [clip.mixture is None and not is_mixture(corpus.by_id[clip.window.id]) for clip in planned.clips]
     whole = [clip.samples == corpus.length(clip.window.id) for clip in planned.clips]
@@ -162,7 +165,7 @@ def make_batch(corpus: PreparedCorpus, planned: PlannedBatch) -> Batch:
         tuple(corpus.by_id[identity].text for identity in planned.ids),
         torch.tensor(unmixed) & torch.tensor(whole),
         torch.tensor(unmixed),
-        torch.tensor([corpus.speaker_numbers[speaker_of(corpus.by_id[identity])] for identity in planned.ids]),
+        torch.tensor([corpus.speaker_numbers[speaker_of(corpus.by_id[identity])] for identity in leading]),
     )
 
 

@@ -200,9 +200,9 @@ def weights_from_measured(weights: LossWeights, measured: Iterable[Mapping[str, 
     """Weights that bring each loss into [0, 1], from its values on the first batches.
 
     lambda = weight / max(1, largest measured value): a loss that lies in [0, 1] already keeps its weight, and
-    what the paper calls "empirically set" becomes a rule that is recorded with the run. It holds at the start
-    of training, where losses are largest; the history shows by how much each stays below. SWFC as printed is
-    never above 0, so it always keeps its weight.
+    what the paper calls "empirically set" becomes a rule that is recorded with the run. It holds for the batches
+    that were measured; the history shows how much each is later, mostly less. SWFC as printed is never above 0, so it
+    always keeps its weight.
 
     Args:
         weights: factors from the recipe; 0 leaves a loss out.

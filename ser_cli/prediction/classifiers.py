@@ -104,10 +104,10 @@ class Ensemble:
         if offsets is not None:
             parts = torch.from_numpy(offsets).to(padded.device).split(self._widths, dim=1)
         each = [
-            member.model(padded, lengths, texts=texts, offsets=part).logits.double().softmax(dim=-1)
+            member.model(padded, lengths, texts=texts, offsets=part).logits.cpu().double().softmax(dim=-1)
             for member, part in zip(self.members, parts, strict=True)
         ]
-        result: NDArray[np.float64] = torch.stack(each).mean(dim=0).cpu().numpy()
+        result: NDArray[np.float64] = torch.stack(each).mean(dim=0).numpy()
         return result
 
     @torch.inference_mode()

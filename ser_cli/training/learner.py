@@ -174,20 +174,24 @@ class Learner:
     def _add_gradients(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Forward and backward through all batches; their losses."""
         self._optimizer.zero_grad()
-        parts = [part for batch in batches for part in (batch.parted(self._parts) if self._parts > 1 else [batch])]
+        parts = [
+            (part, len(part.ids) / len(batch.ids) / len(batches))
+            for batch in batches
+            for part in (batch.parted(self._parts) if self._parts > 1 else [batch])
+        ]
         names: list[str] = []
-        sums: list[Tensor] = []
-        for position, part in enumerate(parts):
+        means: list[Tensor] = []
+        for position, (part, share) in enumerate(parts):
             with self._without_exchange(unless=position == len(parts) - 1):
                 losses = self._losses(part)
                 total = self.criterion.total(losses)
-                self.accelerator.backward(total / len(parts) if len(parts) > 1 else total)
+                self.accelerator.backward(share * total if len(parts) > 1 else total)
             names = ["total", *losses]
-            values = [value.detach().double() for value in (total, *losses.values())]
-            sums = values if not sums else [a + b for a, b in zip(sums, values, strict=True)]
-        norm = self._clip_gradients().double()
+            values = [share * _precise(value.detach()) for value in (total, *losses.values())]
+            means = values if not means else [a + b for a, b in zip(means, values, strict=True)]
+        norm = _precise(self._clip_gradients())
         # One transfer: each would wait for the device.
-        read = torch.stack([*(value / len(parts) for value in sums), norm]).tolist()
+        read = torch.stack([*means, norm]).tolist()
         found = dict(zip([*names, GRADIENT], read, strict=True))
         self._require_finite(found, batches)
         del found[GRADIENT]
@@ -337,6 +341,11 @@ def _distributed(
     own = [device] if device.type == "cuda" else None
     read = _ReadOutputs(model, criterion.unread)
     return DistributedDataParallel(read, device_ids=own, find_unused_parameters=True)
+
+
+def _precise(value: Tensor) -> Tensor:
+    """In double precision, where the device has it: Apple's has not."""
+    return value.float() if value.device.type == "mps" else value.double()
 
 
 def _off_device(value: Tensor) -> Tensor:

@@ -160,18 +160,29 @@ def _measure_losses(
     accelerator: Accelerator,
     labels: TaskLabels | None,
 ) -> Iterable[dict[str, float]]:
-    """Each loss on a few training batches, before anything is learnt."""
-    model.eval()
-    measured = []
-    plan = plan_training_epoch(corpus, fold, recipe, derive_seed(recipe, fold, CALIBRATION))
+    """Each loss on a few training batches as the first steps meet them, before anything is learnt.
+
+    In training mode, since batch normalisation has no running statistics yet: those it starts with would make features
+    of another size, and the center loss another one.
+    """
+    seed = derive_seed(recipe, fold, CALIBRATION)
+    plan = plan_training_epoch(corpus, fold, recipe, seed)
     # Each loss is that of all processes together.
     plan = share_of_process(plan, rank(), number_of_processes(), neighbours=recipe.learns_by_speaker)
-    for batch in BatchLoader(corpus, plan[: recipe.losses.calibration_batches]):
-        task_targets = labels.of(batch).to(accelerator.device) if labels is not None else None
-        batch = batch.to(accelerator.device)  # noqa: PLW2901
-        with accelerator.autocast():
-            output = model(batch.waveforms, batch.lengths, texts=batch.texts, speakers=batch.speakers)
-        values = {name: float(value) for name, value in criterion.each(output, batch.targets, task_targets).items()}
-        require_finite(values, batch.ids)
-        measured.append(values)
+    measured = []
+    moving = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    augmentation = torch.Generator().manual_seed(seed)
+    model.train()
+    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for batch in BatchLoader(corpus, plan[: recipe.losses.calibration_batches]):
+            task_targets = labels.of(batch).to(accelerator.device) if labels is not None else None
+            batch = batch.to(accelerator.device)  # noqa: PLW2901
+            with accelerator.autocast():
+                output = model(batch.waveforms, batch.lengths, augmentation, batch.texts, batch.speakers)
+            values = {name: float(value) for name, value in criterion.each(output, batch.targets, task_targets).items()}
+            require_finite(values, batch.ids)
+            measured.append(values)
+    for buffer, before in moving:
+        buffer.copy_(before)
     return measured

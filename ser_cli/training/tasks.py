@@ -10,6 +10,7 @@ from ser_cli.data.batch_plans import is_cut
 from ser_cli.data.folds import Fold
 from ser_cli.data.manifest import is_mixture
 from ser_cli.data.store import PreparedCorpus
+from ser_cli.encoder_settings import BUILT_IN_ENCODER
 from ser_cli.errors import count_of
 from ser_cli.inference import predict_tasks
 from ser_cli.models.classifier import EmotionClassifier
@@ -32,6 +33,8 @@ class FoldTasks:
     """Training clips with a text that are longer than `training.max_clip_s`."""
     mixtures: int
     """Training clips that `ser mix` made: they teach emotion alone."""
+    changing: tuple[str, ...] = ()
+    """Settings with which the built-in encoder makes a training clip sound like another speaker."""
 
     @property
     def outputs(self) -> TaskOutputs:
@@ -45,6 +48,11 @@ class FoldTasks:
             found.append(
                 f"tasks {', '.join(self.outputs.learnt)}: {count_of(self.mixtures, 'mixture')} of two clips do not"
                 " count for them"
+            )
+        if self.changing and (voices := [task for task in ("gender", "speaker") if self.outputs.number(task)]):
+            found.append(
+                f"tasks {' and '.join(voices)}: training clips are given other voices, of which these labels say less"
+                f" ({', '.join(self.changing)}); set to 0, they are heard as they are"
             )
         if not self.outputs.characters:
             return found
@@ -90,15 +98,24 @@ def tasks_of_fold(encoder: nn.Module, corpus: PreparedCorpus, fold: Fold, recipe
     clips = [corpus.by_id[identity] for identity in fold.train]
     recordings = [clip for clip in clips if not is_mixture(clip)]
     mixtures = len(clips) - len(recordings) if recipe.tasks.wanted else 0
+    changing = _changing_voices(recipe)
     if not chosen.outputs.characters:
-        return FoldTasks(chosen, 0, 0, mixtures)
+        return FoldTasks(chosen, 0, 0, mixtures, changing)
     cut = _cut(corpus, fold, recipe)
     told = [clip for clip in recordings if clip.id not in cut and encode(clip.text, chosen.outputs.characters)]
     frames = encoder.frames_of(torch.tensor([corpus.length(clip.id) for clip in told]))  # type: ignore[operator]
     too_long = texts_too_long(chosen.outputs, told, frames.tolist())
     if too_long == len(told):
         chosen = chosen.without("characters", "every training clip with a text has more characters than frames")
-    return FoldTasks(chosen, too_long, sum(bool(clip.text) and clip.id in cut for clip in recordings), mixtures)
+    texts_cut = sum(bool(clip.text) and clip.id in cut for clip in recordings)
+    return FoldTasks(chosen, too_long, texts_cut, mixtures, changing)
+
+
+def _changing_voices(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.encoder.name != BUILT_IN_ENCODER:
+        return ()
+    settings = {name: getattr(recipe.conformer, name) for name in ("max_frequency_warp", "mixstyle_share")}
+    return tuple(f"conformer.{name} = {value:g}" for name, value in settings.items() if value)
 
 
 def _cut(corpus: PreparedCorpus, fold: Fold, recipe: Recipe) -> set[str]:

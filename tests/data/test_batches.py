@@ -107,6 +107,22 @@ def test_a_batch_tells_transcripts_and_which_rows_are_clips_as_they_are(corpus):
     assert (first.unmixed.tolist(), second.unmixed.tolist()) == ([True, False], [True, True])
 
 
+@pytest.mark.parametrize(
+    ("method", "share", "leading"),
+    [("lam", 0.5, "two"), ("lam", 0.7, "one"), ("mixup", 0.4, "two"), ("mixup", 0.6, "one"), ("eam", 1.0, "one")],
+)
+def test_a_mixture_is_of_the_speaker_whose_clip_carries_most_of_its_label(corpus, method, share, leading):
+    # Clip two is 1.6 times as long as clip one: of lam, (1 - lambda) 6400 : lambda 4000.
+    plan = MixPlan(method, "one", "two", 0, 0, 2000, snr_db=-5.0, share=share)
+    mixed = PlannedClip(whole("one"), plan, whole("two"))
+    batch = make_batch(corpus, PlannedBatch((mixed, PlannedClip(whole("one")), PlannedClip(whole("two")))))
+    sad, angry = float(batch.targets[0, LABELS.index("sad")]), float(batch.targets[0, LABELS.index("angry")])
+    assert (sad > angry) == (leading == "one")
+    speakers = dict(zip(("mixture", "one", "two"), batch.speakers.tolist(), strict=True))
+    assert speakers["mixture"] == speakers[leading]
+    assert speakers["one"] != speakers["two"]
+
+
 def test_a_mixture_that_lies_in_the_corpus_is_no_recording(corpus):
     first, *others = corpus.utterances
     mixed = replace(corpus, utterances=(replace(first, extra=(("source_a", "x"), ("source_b", "y"))), *others))
