@@ -1,6 +1,8 @@
 """The Typer app: the verbs in the order of the work, and what becomes of errors."""
 
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,10 +11,12 @@ from typer.core import TyperGroup
 
 from ser_cli import __version__
 from ser_cli.commands import ablate, evaluate, mix, predict, prepare, train
-from ser_cli.console import print_error
+from ser_cli.console import discard_stdout, print_error
 from ser_cli.errors import SerError, Stopped
 
 CTRL_C = 130
+READER_GONE = 141
+"""As of any program that writes into a pipe which nobody reads any more: 128 and SIGPIPE."""
 
 
 class SerGroup(TyperGroup):
@@ -25,6 +29,9 @@ class SerGroup(TyperGroup):
         except SerError as error:
             print_error(str(error))
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:
+            discard_stdout()  # the reader has seen enough, such as `| head`
+            raise typer.Exit(READER_GONE) from None
         except KeyboardInterrupt as interrupt:
             print_error("interrupted; what was finished is kept, the same command goes on from there")
             raise typer.Exit(interrupt.exit_code if isinstance(interrupt, Stopped) else CTRL_C) from None
@@ -73,4 +80,13 @@ def root(
 
 def main() -> None:
     """Run `ser` as a program."""
+    _open_closed_streams()
     app(prog_name="ser")
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without them (`>&-`) standard streams that lead nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # In this order, and so as the lowest that is free, it gets the number that such a stream has.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

@@ -1,11 +1,14 @@
 """Two voices: results on stdout for the next program, everything said to a person on stderr."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+from ser_cli.errors import SerError
 
 
 @contextmanager
@@ -21,6 +24,29 @@ def silenced(library_logging: Any) -> Iterator[None]:
         yield
     finally:
         library_logging.set_verbosity(before)
+
+
+@contextmanager
+def writing_to_stdout() -> Iterator[None]:
+    """Turn what keeps results from being written into a sentence.
+
+    Raises:
+        SerError: a disk is full, or the like.
+        BrokenPipeError: the reader has seen enough; see `cli.SerGroup`.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise SerError(f"cannot write to standard output: {error.strerror or error}") from None
+
+
+def discard_stdout() -> None:
+    """Have what is left in the buffer go nowhere: Python's own flush at the exit would fail again, and complain."""
+    with suppress(OSError, ValueError):  # where stdout is no file, nothing is flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 UNSEEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -40,8 +66,9 @@ class Console:
 
     def result(self, text: str) -> None:
         """Print one line of the result on stdout: as it is for a program, what cannot be seen escaped for a person."""
-        sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + "\n")
-        sys.stdout.flush()
+        with writing_to_stdout():
+            sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + "\n")
+            sys.stdout.flush()
 
     def result_json(self, value: object) -> None:
         """Print the result as one JSON object on stdout."""
@@ -64,7 +91,8 @@ class Console:
         table = Table(*header)
         for row in rows:
             table.add_row(*row)
-        RichConsole(file=sys.stdout, markup=False, highlight=False).print(table)
+        with writing_to_stdout():
+            RichConsole(file=sys.stdout, markup=False, highlight=False).print(table)
 
     def say(self, text: str) -> None:
         """Tell a person something, on stderr."""
@@ -113,5 +141,11 @@ def print_error(text: str) -> None:
 def _print_to_person(text: str, style: str | None = None) -> None:
     from rich.console import Console as RichConsole
 
-    # soft_wrap: a path must never be broken by the width of a window; markup off: brackets in file names.
-    RichConsole(stderr=True, highlight=False, soft_wrap=True).print(visible(text), style=style, markup=False)
+    class Person(RichConsole):
+        def on_broken_pipe(self) -> None:
+            """Go on: whoever read stderr is gone, such as `tee` after Ctrl-C, and the work is not theirs to end."""
+
+    # A full disk behind stderr, or a stderr that was closed, ends nothing either.
+    with suppress(OSError, ValueError):
+        # soft_wrap: a path must never be broken by the width of a window; markup off: brackets in file names.
+        Person(stderr=True, highlight=False, soft_wrap=True).print(visible(text), style=style, markup=False)

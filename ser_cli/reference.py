@@ -35,9 +35,12 @@ EXIT_CODES = {
     "0": "Done.",
     "1": "It could not be done, or some inputs failed; standard error says why.",
     "2": "The command line, a recipe or a manifest asks for something that cannot be.",
+    "129": "Training was stopped by SIGHUP, since the terminal was closed, and wrote a checkpoint; the same command"
+    " goes on from there.",
     "130": "Interrupted with Ctrl-C; the same command goes on from there.",
-    "138": "Training was stopped by SIGUSR1 and wrote a checkpoint; the same command goes on from there.",
-    "143": "The same, stopped by SIGTERM.",
+    "138": "The same, stopped by SIGUSR1.",
+    "141": "Whoever read standard output went away, such as head(1).",
+    "143": "As 129, stopped by SIGTERM.",
 }
 
 ENVIRONMENT = {

@@ -611,7 +611,7 @@ def test_threads_are_divided_unless_they_are_given(monkeypatch):
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
 def test_a_process_between_two_cells_outlives_every_signal_that_stops_a_command():
     came = []
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
     before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in signals}
     threads = torch.get_num_threads()
 

@@ -402,10 +402,35 @@ def test_paths_with_tabs_and_foreign_bytes_stay_one_line(ser, run_folder):
 
 
 def test_half_a_reader_ends_the_command_without_a_traceback(run_folder, clips):
-    command = f"{sys.executable} -m ser_cli predict --model {run_folder} {' '.join(clips * 30)} | head -n 1"
+    predict = f"{sys.executable} -m ser_cli predict --model {run_folder} {' '.join(clips * 30)}"
+    command = f"{predict} | head -n 1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert len(result.stdout.splitlines()) == 1
     assert result.stderr == ""
+    assert result.returncode == 141  # as of any program that writes to nobody
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("to", "code", "said"),
+    [
+        (">/dev/full", 1, "error: cannot write to standard output: No space left on device\n"),
+        (">&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_streams_that_take_nothing_end_in_a_sentence_or_in_nothing(run_folder, clips, to, code, said):
+    command = f"{sys.executable} -m ser_cli predict --model {run_folder} --fold 1 {clips[0]} {to}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (code, said)
+
+
+def test_an_empty_list_is_told(ser, run_folder):
+    result = ser("predict", "--model", run_folder, "-")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no recording was named" in result.stderr
 
 
 @pytest.mark.parametrize(

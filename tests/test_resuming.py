@@ -33,7 +33,7 @@ def whole(ser, tones) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("number", "code", "steps"),
-    [(signal.SIGTERM, 143, 3), (signal.SIGUSR1, 138, 5), (signal.SIGINT, 130, 6), (signal.SIGTERM, 143, 13)],
+    [(signal.SIGTERM, 143, 3), (signal.SIGUSR1, 138, 5), (signal.SIGINT, 130, 6), (signal.SIGHUP, 129, 13)],
 )
 def test_a_signal_writes_a_checkpoint_and_the_same_command_ends_as_if_nothing_had_happened(
     ser, tones, whole, monkeypatch, number, code, steps
@@ -58,6 +58,30 @@ def test_two_runs_with_one_seed_give_the_same_files_but_for_times(ser, tones, wh
     assert results("again") == whole
     assert ser(*train(tones, "--output", "other", "--seed", 1)).exit_code == 0
     assert results("other") != whole
+
+
+def test_a_signal_writes_a_checkpoint_though_nobody_reads_stderr_any_more(tones, home):
+    command = [sys.executable, "-m", "ser_cli", *map(str, train(tones, "--epochs", 200, "--output", "run"))]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "epoch 2/200" in line:
+            break
+    process.stderr.close()  # as of `2>&1 | tee log` when Ctrl-C ends both
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert list(Path("run/fold-1/checkpoints").glob("step-*"))
+
+
+def test_under_nohup_training_outlives_its_terminal(tones, home):
+    command = [sys.executable, "-m", "ser_cli", *map(str, train(tones, "--output", "run"))]
+    process = subprocess.Popen(["nohup", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(signal.SIGHUP)
+    told = process.stderr.read()
+    assert process.wait(60) == 0, told
+    assert Path("run/fold-2/done.json").exists()
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 5])

@@ -27,8 +27,9 @@ from ser_cli.training.observers import TrainingObserver
 
 FORWARD_EVERY_S = 0.2
 
-STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1")
-"""Signals that ask a command to end, which schedulers send to all its processes at once. Windows lacks SIGUSR1."""
+STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+"""Signals that ask a command to end, which schedulers and terminals send to all its processes at once. Windows lacks
+the last two."""
 
 Watch = Callable[[str, Plan], AbstractContextManager[TrainingObserver]]
 """Given a cell's name and what is trained of it: who is told of its training. It goes to other processes, so it must be
@@ -138,8 +139,9 @@ def _train_in_worker(run: CellRun, training: Training, threads: int) -> Outcome:
     """Train one run in a process that joblib started."""
     # While a cell trains, `watch` catches these. Between two cells they would kill the process, and with it the pool.
     for name in STOPPING:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        # Passed over rather than ignored, which `watch` would take for nohup's wish.
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+            signal.signal(getattr(signal, name), lambda number, frame: None)
     import torch
 
     torch.set_num_threads(threads)

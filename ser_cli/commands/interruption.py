@@ -10,8 +10,9 @@ from types import FrameType, TracebackType
 
 from ser_cli.console import print_error
 
-NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1"}
-"""What a person is told; schedulers send the last two before they take the machine away. Windows lacks SIGUSR1."""
+NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGHUP"}
+"""What a person is told. Schedulers send SIGTERM or SIGUSR1 before they take the machine away, a terminal SIGHUP when
+it closes. Windows lacks the last two."""
 
 
 class StopSignals:
@@ -31,6 +32,8 @@ class StopSignals:
         for name in NAMES:
             if hasattr(signal, name):
                 number = getattr(signal, name)
+                if name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup: training outlives its terminal
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -46,7 +49,7 @@ class StopSignals:
         if not self.finishes_steps:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if not self.came:
+        first, self.came = not self.came, number  # noted before it is told: whoever reads stderr may be gone
+        if first:
             again = "; press it again to leave at once" if number == signal.SIGINT else ""
             print_error(f"{NAMES[signal.Signals(number).name]}: finishing the step that runs{again}")
-        self.came = number

@@ -1,7 +1,5 @@
 """`ser predict`: label recordings with a trained model."""
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -141,15 +139,12 @@ def predict(
     sources = iter(spoken.part) if spoken else list_recordings(audio or [], part)
     view = AnswerWriter(console, opened, windows, transcripts, spoken, json=json, header=header)
     at_a_time = batch_size or BATCH_SIZE
-    try:
-        if output is None:
-            failed, done = view.to_stdout(sources, at_a_time)
-        else:
-            failed, done = view.to_file(sources, at_a_time, output, force=force)
-    except BrokenPipeError:
-        # The reader has seen enough, such as `| head`; Python's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
+    if output is None:
+        failed, done = view.to_stdout(sources, at_a_time)
+    else:
+        failed, done = view.to_file(sources, at_a_time, output, force=force)
+    if not done:
+        console.say("no recording was named")
     if output is not None:
         console.result(str(output))
     if failed:

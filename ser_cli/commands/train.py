@@ -103,8 +103,8 @@ def train(
     """Train and test one model per fold; no speaker is ever on both sides.
 
     Prints the run folder. The same command again goes on where the last one was stopped, and ends with the same
-    result; folds may be trained by several processes at once with --fold. SIGTERM, SIGUSR1 and Ctrl-C write a
-    checkpoint first.
+    result; folds may be trained by several processes at once with --fold. SIGTERM, SIGUSR1, SIGHUP and Ctrl-C
+    write a checkpoint first.
     """
     from ser_cli.recipe import default_recipe, load_recipe
     from ser_cli.training.checkpoint_times import parse_interval
