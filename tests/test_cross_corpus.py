@@ -214,6 +214,21 @@ def test_labels_that_were_dropped_are_not_told_as_lacking_in_the_corpus(ser, tra
     assert "has happy" not in ser("evaluate", trained, "--manifest", tones).stderr
 
 
+def test_what_the_chosen_labels_merge_and_the_model_tells_apart_is_counted_together(ser, trained, tones, home):
+    assert ser("evaluate", trained, "--dataset", "tones", "--output", "all").exit_code == 0
+    result = ser("evaluate", trained, "--dataset", "tones", "--labels", "angry+happy,sad", "--output", "two", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = "What the model tells apart and the chosen labels merge is counted together: happy as angry."
+    assert told in result.stderr
+    assert "also knows what the chosen labels lack" not in result.stderr
+    assert json.loads(result.stdout)["merged"] == {"happy": "angry"}
+    apart = {row["id"]: row for row in read_csv(Path("all/predictions.csv"))}
+    for row in read_csv(Path("two/predictions.csv")):
+        angry, happy = (float(apart[row["id"]][f"probability_{label}"]) for label in ("angry", "happy"))
+        assert float(row["probability_angry"]) == pytest.approx(angry + happy, abs=2e-6)
+        assert row["predicted"] == ("angry" if angry + happy > 0.5 else "sad")
+
+
 def test_how_the_run_was_made_is_told_where_it_flatters_or_changed(ser, trained, other):
     done = trained / "fold-2/done.json"
     done.write_text(json.dumps({**json.loads(done.read_text()), "selected_by": "test", "changes": ["torch: 1 then 2"]}))

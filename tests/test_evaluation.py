@@ -229,6 +229,22 @@ def test_a_report_that_was_stopped_while_it_was_written_is_never_taken_for_a_who
     assert not Path("out/report.html").exists()
 
 
+def test_predictions_that_lost_lines_are_not_scored(ser, run):
+    told = json.loads(Path(run, "fold-1/done.json").read_text())
+    lines = Path(run, "fold-1/predictions.csv").read_text().splitlines(keepends=True)
+    whole = told | {"scores": {"n": len(lines) - 1}}
+    Path(run, "fold-1/done.json").write_text(json.dumps(whole))
+    assert ser("evaluate", run).exit_code == 0
+    before = Path(run, "scores.json").read_bytes()
+    Path(run, "fold-1/predictions.csv").write_text("".join(lines[:-1]))
+    result = ser("evaluate", run)
+    assert result.exit_code == 1
+    assert f"holds {len(lines) - 2} clips, and done.json says that {len(lines) - 1} were tested" in result.stderr
+    assert Path(run, "scores.json").read_bytes() == before
+    Path(run, "fold-1/done.json").write_text(json.dumps(told | {"scores": 5}))
+    assert "is damaged (scores tell no number of clips)" in ser("evaluate", run).stderr
+
+
 def test_the_page_of_a_report_without_an_index_does_not_stay_beside_new_scores(ser, run):
     Path("out").mkdir()
     Path("out/report.html").write_text("of an earlier version")

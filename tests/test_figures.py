@@ -71,6 +71,18 @@ def test_learning_curves_have_a_panel_for_each_loss():
     assert tested == [[2, 0.5], [1, 1]]
 
 
+def test_a_fold_that_went_on_with_other_losses_is_missing_in_the_panels_of_the_others():
+    first = {"epoch": [1, 2], "total": [3, 2], "kl": [1, 0.5], "selection_ua": [None, None]}
+    second = {"epoch": [1, 2], "total": [3, 2], "focal": [2, 1], "selection_ua": [0.2, 0.4]}
+    figure = draw_learning_curves({1: first, 2: second}, {1: 2, 2: 2})
+    shown = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_visible()}
+    assert list(shown) == ["weighted sum", "kl", "focal", "UA on the choosing side, %"]
+    tested = {
+        title: [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"] for title, axes in shown.items()
+    }
+    assert tested == {"weighted sum": [2, 2], "kl": [0.5], "focal": [1], "UA on the choosing side, %": [0.4]}
+
+
 def test_what_is_no_loss_has_no_panel_of_one(tmp_path):
     record = EpochRecord(1, 1e-3, 2.0, {"kl": 1.5, "focal": 0.5}, Scores(9, 0.5, 0.4, 0.3), True, 1.5, 0.1, 88.8, 1.1)
     write_history(tmp_path / "history.csv", [record])

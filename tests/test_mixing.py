@@ -220,16 +220,48 @@ def test_a_mixed_corpus_trains_and_no_mixture_meets_a_tested_speaker(ser, corpus
         (["--plan", "none.csv"], 2, "none.csv: cannot be read as CSV"),
         (["--pairs", "wrong.csv"], 2, "no column 'source_b'; did you mean sourceb?"),
         (["--pairs", "empty.csv"], 2, "empty.csv: no row to mix"),
+        (["--pairs", "misspelt.csv"], 2, "misspelt.csv: column 'SNR' is read by nothing; did you mean snr_db?"),
+        (["--pairs", "ragged.csv"], 2, "(line 3 has 1 value for 2 columns)"),
     ],
 )
 def test_what_cannot_be_mixed_is_told(ser, corpus, options, code, told):
     Path("wrong.csv").write_text("source_a,sourceb\np1/sad-0,p2/sad-0\n")
     Path("empty.csv").write_text("source_a,source_b\n")
+    Path("misspelt.csv").write_text("source_a,source_b,SNR\np1/sad-0,p2/sad-0,3\n")
+    Path("ragged.csv").write_text("source_a,source_b\np1/sad-0,p2/sad-0\np1/sad-1\n")
     result = ser("mix", "--dataset", "tones", "--output", "mixed", *options)
     assert result.exit_code == code
     assert told in " ".join(result.stderr.split())
     assert result.stdout == ""
     assert not Path("mixed").exists()
+
+
+def test_blanks_around_names_and_values_of_pairs_and_notes_of_ones_own_are_no_matter(ser, corpus):
+    Path("pairs.csv").write_text("source_a,source_b, snr_db ,remark\np1/sad-0, p2/happy-1 , 3.5,loud\n")
+    (row,) = mixed(ser, "--pairs", "pairs.csv")
+    assert float(row["snr_db"]) == 3.5
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_two_that_write_one_folder_at_once_do_not_delete_each_other(ser, corpus, monkeypatch, there):
+    from ser_cli.mixtures import writing
+
+    if there:
+        mixed(ser, "--count", 2)
+    others = []
+    write = writing._as_csv
+
+    def written(rows):
+        if not others:
+            others.append(None)
+            others[0] = ser("mix", "--dataset", "tones", "--count", 2, "--output", "mixed", "--force")
+        return write(rows)
+
+    monkeypatch.setattr(writing, "_as_csv", written)
+    assert len(mixed(ser, "--count", 3, "--force")) == 3
+    assert others[0].exit_code == 1
+    assert "--output mixed: another process is writing it" in others[0].stderr
+    assert not list(Path().glob("**/*.lock"))
 
 
 def test_a_plan_that_does_not_fit_the_corpus_is_told(ser, corpus):

@@ -66,6 +66,17 @@ class Outside:
     """Clips that the model would have called so, had it been allowed to."""
 
 
+def merged_labels(corpus: PreparedCorpus, labels: Sequence[str]) -> dict[str, str]:
+    """Which of a model's labels the choice of the corpus's counts as which other that the model knows too."""
+    own = {utterance.id: utterance.emotion for utterance in open_corpus(corpus.folder).utterances}
+    counted = {own[utterance.id]: utterance.emotion for utterance in corpus.utterances}
+    return {
+        label: counted[label]
+        for label in labels
+        if label not in corpus.labels and label in counted and counted[label] in labels
+    }
+
+
 @dataclass(frozen=True)
 class CrossScores:
     """A model on another corpus."""
@@ -86,6 +97,8 @@ class CrossScores:
     breakdown: Breakdown
     """Of the mean of all folds' probabilities, over the labels that model and corpus share."""
     predictions: tuple[Prediction, ...]
+    merged: dict[str, str]
+    """Labels of the model that count as another one, since the chosen labels merge them."""
     outside: tuple[Outside, ...]
     outside_probabilities: NDArray[np.float64]
     """(clips, labels that the chosen ones lack)."""
@@ -120,6 +133,7 @@ class CrossScores:
             "std": {rate: stdev(values) for rate, values in rates.items()} if len(self.folds) > 1 else None,
             **self.breakdown.as_json(),
             "left_out": self.left_out,
+            "merged": self.merged,
             "outside": [asdict(outside) for outside in self.outside],
             "heard_speakers": self.heard,
             **self.normalization.as_json(),
@@ -137,8 +151,9 @@ def evaluate_on_corpus(
 ) -> CrossScores:
     """Run a trained model on a corpus and score it over the labels that both have.
 
-    The model chooses among the shared labels alone: its probabilities are divided by their sum over these. A run's
-    folds are averaged before that.
+    The model chooses among the shared labels alone: its probabilities are divided by their sum over these. Where the
+    chosen labels merge emotions that the model tells apart, their probabilities are added. A run's folds are averaged
+    before that.
 
     Args:
         folder: a run, or one of its folds.
@@ -155,11 +170,12 @@ def evaluate_on_corpus(
     selected_by, changes = _how_trained(folder, folders)
     labels, probabilities, ids, left_out = _classify(folders, corpus, device_name, batch_size, progress)
     shared = [label for label in labels if label in corpus.labels]
-    inside = [labels.index(label) for label in shared]
-    others = [index for index, label in enumerate(labels) if label not in corpus.labels]
-    each = [_predictions(index, ids, corpus, shared, p[:, inside]) for index, p in probabilities.items()]
+    merged = merged_labels(corpus, labels)
+    others = [index for index, label in enumerate(labels) if label not in corpus.labels and label not in merged]
+    counts_as = np.array([[merged.get(label, label) == target for target in shared] for label in labels], dtype=float)
+    each = [_predictions(index, ids, corpus, shared, p @ counts_as) for index, p in probabilities.items()]
     together = np.mean(list(probabilities.values()), axis=0)
-    predictions = _predictions(_fold_of(folder, folders), ids, corpus, shared, together[:, inside])
+    predictions = _predictions(_fold_of(folder, folders), ids, corpus, shared, together @ counts_as)
     people = {i: Person(corpus.by_id[i].speaker, corpus.by_id[i].gender) for i in ids}
     # Not every corpus has every shared label: what is absent is left out of UA, and said.
     lacking = [label for label in shared if not any(p.truth == label for p in predictions)]
@@ -175,6 +191,7 @@ def evaluate_on_corpus(
         folds=tuple((index, _score(clips, shared, lacking)) for index, clips in zip(probabilities, each, strict=True)),
         breakdown=break_down(predictions, shared, people, lacking=lacking),
         predictions=predictions,
+        merged=merged,
         outside=tuple(Outside(labels[i], float(together[:, i].mean()), winners[i]) for i in others),
         outside_probabilities=together[:, others],
         left_out=left_out,

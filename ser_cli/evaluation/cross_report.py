@@ -41,6 +41,9 @@ def mapping_sentences(found: CrossScores) -> list[str]:
         *([f"Not chosen, by the corpus's own emotions: {_counted(chosen.not_chosen)}."] if chosen.not_chosen else []),
         f"Labels that both know: {', '.join(found.labels)}; the model chooses among these.",
     ]
+    if found.merged:
+        told = ", ".join(f"{label} as {target}" for label, target in found.merged.items())
+        sentences.append(f"What the model tells apart and the chosen labels merge is counted together: {told}.")
     if found.left_out:
         sentences.append(f"Left out, since the model does not know their emotion: {_counted(found.left_out)}.")
     if found.outside:

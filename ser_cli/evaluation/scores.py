@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ser_cli.errors import RunError
+from ser_cli.errors import RunError, count_of
 from ser_cli.evaluation.breakdown import Breakdown, Person, break_down, read_people
 from ser_cli.evaluation.normalization import Normalization, normalization_of
 from ser_cli.evaluation.tasks import RunTaskScores, evaluate_tasks
@@ -189,7 +189,20 @@ def tested_predictions(run: Run) -> dict[int, tuple[Prediction, ...]]:
         raise RunError(
             f"{run.folder}: no fold is done yet, so there is nothing to score\n  run the same `ser train` again"
         )
-    return {index: read_predictions(run.fold(index).predictions_path, identity.labels, index) for index in done}
+    return {index: _predictions_of(run, index, identity.labels) for index in done}
+
+
+def _predictions_of(run: Run, index: int, labels: tuple[str, ...]) -> tuple[Prediction, ...]:
+    """As they were written: a file that lost lines would be scored over what is left."""
+    fold = run.fold(index)
+    said = read_predictions(fold.predictions_path, labels, index)
+    tested = fold.facts().get("scores", {}).get("n")
+    if tested not in (None, len(said)):
+        raise RunError(
+            f"{fold.predictions_path}: holds {count_of(len(said), 'clip')}, and done.json says that {tested:,} were"
+            f" tested\n  put the whole file back, or delete {fold.done_path} and train that fold again"
+        )
+    return said
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:

@@ -30,13 +30,16 @@ def draw_learning_curves(histories: Mapping[int, History], chosen: Mapping[int, 
     """A panel for the weighted sum, one for each loss, and one for the score that chooses the epoch.
 
     Args:
-        histories: of each fold, by its index.
+        histories: of each fold, by its index; a fold that went on with other losses may lack some.
         chosen: the tested epoch of each fold.
     """
-    first = next(iter(histories.values()))
-    panels = [(name, name) for name in loss_columns(first)]
+    panels = [
+        (name, name) for name in dict.fromkeys(name for each in histories.values() for name in loss_columns(each))
+    ]
     panels += [
-        (name, title) for name, title in SELECTION_TITLES.items() if any(v is not None for v in first.get(name, ()))
+        (name, title)
+        for name, title in SELECTION_TITLES.items()
+        if any(value is not None for each in histories.values() for value in each.get(name, ()))
     ][:1]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -44,7 +47,8 @@ def draw_learning_curves(histories: Mapping[int, History], chosen: Mapping[int, 
         figure = new_figure(2.9 * columns, 2.35 * rows + 0.4)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
         for axes, (name, title) in zip(grid.flat, panels, strict=False):
-            _draw_panel(axes, name, {index: history[name] for index, history in histories.items()}, chosen)
+            values = {index: each[name] for index, each in histories.items() if _has_values(each.get(name, ()))}
+            _draw_panel(axes, name, values, chosen)
             axes.set_title("weighted sum" if name == "total" else plain(title, most=30))
             if name.startswith("selection_"):
                 percent_axis(axes, "y")
@@ -80,6 +84,10 @@ def _draw_panel(axes: Axes, name: str, values: Mapping[int, Sequence[float | Non
     axes.grid(axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.02)
+
+
+def _has_values(column: Sequence[float | None]) -> bool:
+    return any(value is not None for value in column)
 
 
 def _as_numbers(column: Sequence[float | None]) -> NDArray[np.float64]:

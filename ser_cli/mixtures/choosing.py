@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.manifest import is_mixture
 from ser_cli.data.mixup import METHODS, MixPlan, plan_mixtures
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.errors import ProblemsError, UsageError, did_you_mean
+from ser_cli.errors import ProblemsError, UsageError, count_of, did_you_mean
 from ser_cli.files import read_lines, read_text
 from ser_cli.recipe_settings import MAX_MIXING_SNR_DB, MixupSettings
+
+GIVEN_COLUMNS = ("start_a_s", "start_b_s", "length_s", "snr_db")
+"""Of a file of pairs: what is drawn unless a row tells it."""
 
 
 def draw_plans(
@@ -76,7 +80,7 @@ def pair_plans(
     allowed = set(ids)
     plans: list[MixPlan] = []
     problems: list[str] = []
-    for number, row in _read_csv(path, ("source_a", "source_b")):
+    for number, row in _read_csv(path, ("source_a", "source_b"), GIVEN_COLUMNS):
         named = (row["source_a"], row["source_b"])
         try:
             _require_allowed(named, corpus, allowed)
@@ -159,8 +163,7 @@ def _of_emotion(corpus: PreparedCorpus, ids: Sequence[str], emotion: str | None,
 
 def _with_given(plan: MixPlan, row: dict[str, str], corpus: PreparedCorpus) -> MixPlan:
     """A drawn plan with what a row fixes."""
-    columns = ("start_a_s", "start_b_s", "length_s", "snr_db")
-    given = {column: float(row[column]) for column in columns if row.get(column)}
+    given = {column: float(row[column]) for column in GIVEN_COLUMNS if row.get(column)}
     if given and plan.method != "eam":
         raise ValueError(f"{next(iter(given))} is of the method eam alone; {plan.method} adds whole clips")
     if not all(np.isfinite(value) for value in given.values()):
@@ -214,15 +217,18 @@ def _complete(path: Path, plans: list[MixPlan], problems: list[str]) -> tuple[Mi
     return tuple(plans)
 
 
-def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+def _read_csv(path: Path, needed: Sequence[str], drawn: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
     try:
         lines = read_lines(read_text(path))
         _, header = next(lines, (1, []))
+        header = [column.strip() for column in header]
         if repeated := {column for column in header if header.count(column) > 1}:
             raise ValueError(f"column {min(repeated)!r} stands there twice")
-        rows = [
-            (number, {**dict.fromkeys(needed, ""), **dict(zip(header, line, strict=False))}) for number, line in lines
-        ]
+        rows = []
+        for number, line in lines:
+            if len(line) != len(header):
+                raise ValueError(f"line {number} has {count_of(len(line), 'value')} for {len(header)} columns")
+            rows.append((number, dict(zip(header, (value.strip() for value in line), strict=True))))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be read as CSV ({reason}); save it as comma-separated text") from None
@@ -230,5 +236,12 @@ def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
         if column not in header:
             raise UsageError(
                 f"{path}: no column {column!r}{did_you_mean(column, header)}\n  needed: {', '.join(needed)}"
+            )
+    # A misspelt column would be drawn instead of read, and nobody would see it.
+    for column in header:
+        if column not in (*needed, *drawn) and (meant := get_close_matches(column.casefold(), drawn, n=1)):
+            raise UsageError(
+                f"{path}: column {column!r} is read by nothing; did you mean {meant[0]}?\n"
+                f"  read: {', '.join((*needed, *drawn))}; rename it, also if it is a note of yours"
             )
     return rows

@@ -47,25 +47,50 @@ def building(output: Path) -> Iterator[Path]:
     new ones and everything else stays; `metadata.csv` comes last. A link is followed to the folder that it leads to.
 
     Raises:
-        SerError: the folder cannot be written.
+        SerError: the folder cannot be written, or another process is writing it.
     """
     # `.` has no name of its own, and a link cannot be replaced by a folder.
     there = output.resolve()
     part = there / BUILDING_NAME if there.is_dir() else there.with_name(f".{there.name}.part")
+    with _held(part.with_suffix(".lock"), output):
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            yield part
+            if there.is_dir():
+                _move_into(part, there)
+            else:
+                part.rename(there)
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _held(path: Path, output: Path) -> Iterator[None]:
+    """Hold a lock against other processes that would write the same folder; its file is gone afterwards."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        if there.is_dir():
-            _move_into(part, there)
-        else:
-            part.rename(there)
-    except OSError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
         raise SerError(
-            f"cannot write {output}: {error.strerror or error}\n  free space there, or choose another --output"
-        ) from error
+            f"--output {output}: another process is writing it\n  wait for it, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    try:
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _unwritable(output: Path, error: OSError) -> SerError:
+    return SerError(f"cannot write {output}: {error.strerror or error}\n  free space there, or choose another --output")
 
 
 def _move_into(part: Path, output: Path) -> None:

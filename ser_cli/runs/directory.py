@@ -231,6 +231,9 @@ class FoldFolder:
                 raise ValueError(f"selected_by is none of {', '.join(SELECTED_BY)}")
             if not (type(facts.get("epoch")) is int and facts["epoch"] >= 1):
                 raise ValueError("epoch is no number from 1 on")
+            scores = facts.get("scores", {})
+            if not (isinstance(scores, dict) and type(scores.get("n", 1)) is int):
+                raise ValueError("scores tell no number of clips")
             if not _are_texts(facts.get("lacking", [])):
                 raise ValueError("lacking is no list of labels")
             if not _are_texts(facts.get("changes", [])):
