@@ -1,6 +1,6 @@
 """Which settings nothing reads, given the others: asked for with `--set`, they would seem to change a result."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,26 @@ def idle_settings(recipes: Sequence[Recipe], changes: Iterable[str]) -> Iterator
         reasons = [why_idle(recipe, key) for recipe in recipes]
         if all(reasons):
             yield f"--set {change} changes nothing: {key} is not read, since {reasons[0]}"
+
+
+def idle_cells(
+    changes: Mapping[str, Mapping[str, object]], recipes: Mapping[str, Recipe], reference: Recipe
+) -> Iterator[str]:
+    """Tell which cells of a study change nothing that is read.
+
+    Args:
+        changes: of each cell, by its name and the dotted keys.
+        recipes: of each cell, with its changes.
+        reference: of the cell that the others are held against: what it reads, a change may have switched off.
+
+    Yields:
+        A sentence for each cell whose changes are all unread, with the reason of the first.
+    """
+    for name, of_cell in changes.items():
+        reasons = {key: why_idle(reference, key) and why_idle(recipes[name], key) for key in of_cell if "." in key}
+        if of_cell and len(reasons) == len(of_cell) and all(reasons.values()):
+            key, reason = next(iter(reasons.items()))
+            yield f"cell {name} changes nothing: {key} is not read, since {reason}"
 
 
 def _value(recipe: Recipe, key: str) -> Any:

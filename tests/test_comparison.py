@@ -131,6 +131,12 @@ def test_runs_of_other_protocols_are_refused(ser):
     assert "--protocol p" in result.stderr
 
 
+def test_runs_on_different_corpora_are_refused_as_such(ser):
+    result = ser("evaluate", *two_runs(protocol_hash="b" * 64, protocol="q", dataset="ravdess"))
+    assert "they are of different corpora, tones and ravdess" in result.stderr
+    assert "--protocol" not in result.stderr
+
+
 @pytest.mark.parametrize("unit", ["speaker", "session"])
 def test_the_protocol_that_is_advised_is_one_that_training_knows(ser, tones, unit):
     # Two runs whose folds two seeds dealt, as `ser train --seed` leaves them.

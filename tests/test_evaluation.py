@@ -331,6 +331,7 @@ def test_an_unfinished_run_is_reported_only_where_it_is_asked_for(ser, run):
         (["--clip", "a-sad-0", "--no-figures"], 2, "leave one of them out"),
         (["--where", "speaker=a"], 2, "give it with --dataset or --manifest"),
         (["--device", "cpu"], 2, "--device and --batch-size are for the models that --dataset or --manifest asks"),
+        (["run", "--no-figures"], 2, "--no-figures is of a report, and none is written without --output DIR"),
         (["run", "--clip", "a-sad-0"], 2, "give one run and no corpus"),
         (["run", "run"], 2, "3 folders given; give one run, two to compare, or --ensemble"),
         (["--output", "run"], 1, "--output run: it holds files already"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ser_cli.idle_settings import READINGS, idle_settings, why_idle
+from ser_cli.ablation.grids import load_grid, shipped_grids
+from ser_cli.idle_settings import READINGS, idle_cells, idle_settings, why_idle
 from ser_cli.recipe import load_recipe
 from tests.conftest import TINY
 
@@ -189,3 +190,26 @@ def test_a_study_warns_where_no_cell_reads_it(ser, tones):
         "warning: --set mixup.mixup_alpha=1 changes nothing: mixup.mixup_alpha is not read, since mixup.method is eam"
         in told
     )
+
+
+def test_a_cell_that_changes_nothing_is_told_and_one_that_changes_something_is_not():
+    changes = {
+        "whole": {},
+        "idle": {"mixup.lam_lambda": 0.3},
+        "half": {"mixup.method": "none", "mixup.share": 0},
+        "seed": {"seed": 3},
+    }
+    recipes = {
+        name: load_recipe("conformer", [f"{key}={value}" for key, value in of_cell.items() if key != "seed"])
+        for name, of_cell in changes.items()
+    }
+    assert list(idle_cells(changes, recipes, recipes["whole"])) == [
+        "cell idle changes nothing: mixup.lam_lambda is not read, since mixup.method is eam"
+    ]
+
+
+def test_no_cell_of_a_shipped_grid_changes_nothing():
+    for name in shipped_grids():
+        grid = load_grid(name)
+        changes = {cell.name: cell.changes for cell in grid.cells}
+        assert not list(idle_cells(changes, {c.name: c.recipe for c in grid.cells}, grid.reference.recipe)), name

@@ -217,7 +217,7 @@ def test_a_mixed_corpus_trains_and_no_mixture_meets_a_tested_speaker(ser, corpus
         (["--pairs", "p.csv", "--from", "sad"], 2, "--pairs names the clips: --from would change nothing"),
         (["--method", "lam", "--snr-range", "0,1"], 2, "of --method eam: --snr-range would change nothing"),
         (["--alpha", "0.3"], 2, "the rule is eam, and of --method mixup: --alpha would change nothing"),
-        (["--plan", "none.csv"], 2, "none.csv: cannot be read as CSV"),
+        (["--plan", "none.csv"], 2, "none.csv: cannot be read (No such file or directory)"),
         (["--pairs", "wrong.csv"], 2, "no column 'source_b'; did you mean sourceb?"),
         (["--pairs", "empty.csv"], 2, "empty.csv: no row to mix"),
         (["--pairs", "misspelt.csv"], 2, "misspelt.csv: column 'SNR' is read by nothing; did you mean snr_db?"),

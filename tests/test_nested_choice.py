@@ -130,7 +130,7 @@ def test_who_validated_and_who_is_tested_is_told_as_it_is():
     second = cell(2, {0: [[0.5], [0.4]]}, {0: [0, 1]})
     text = nested_section(study(first, second)).text
     assert " It holds out speakers whom it does not train on. UA 79.2 %" in text
-    assert "comes to on unheard speakers; the best row" in text
+    assert "comes to on unheard speakers; a row that is picked" in text
     clips = [
         replace(c, scores=tuple((run, replace(scores, selected_by="validation_clips")) for run, scores in c.scores))
         for c in (first, second)
@@ -145,7 +145,7 @@ def test_who_validated_and_who_is_tested_is_told_as_it_is():
     meld = nested_section(study(*clips, crossing=("speaker",))).text
     assert "on other clips of the corpus, whose speakers may be heard in training too, and not on unheard ones;" in meld
     unknown = nested_section(study(*clips, caveats=("3 training clips are of unknown speakers",))).text
-    assert "comes to on speakers who cannot be shown to be unheard; the best row" in unknown
+    assert "comes to on speakers who cannot be shown to be unheard; a row that is picked" in unknown
 
 
 def test_a_cell_that_lacks_a_fold_leaves_the_choice_out():

@@ -326,7 +326,7 @@ def test_a_timeline_has_a_line_per_window(ser, run_folder):
     write_tone(Path("long.wav"), 440, 1.0)
     shown = rows(ser("predict", "--model", run_folder, "--window", 0.4, "--hop", 0.2, "long.wav", "no.wav").stdout)
     assert [row[:3] for row in shown[:-1]] == [["long.wav", f"{0.2 * k:.3f}", f"{0.2 * k + 0.4:.3f}"] for k in range(4)]
-    assert shown[-1] == ["no.wav", "error", "cannot be decoded (No such file or directory)"]
+    assert shown[-1] == ["no.wav", "", "", "error", "cannot be decoded (No such file or directory)"]
     value = json.loads(
         ser("predict", "--model", run_folder, "--window", 0.4, "--json", "long.wav").stdout.split("\n")[1]
     )
@@ -341,9 +341,36 @@ def test_a_timeline_of_a_truncated_recording_says_where_it_ends(ser, run_folder)
         shown = rows(result.stdout)
         assert result.exit_code == 1
         assert len(shown) > 1
-        assert shown[-1][:2] == [name, "error"]
+        assert shown[-1][:4] == [name, "", "", "error"]
         assert "1 of 1 recording could not be classified" in result.stderr
-    assert shown[-1][2] == "is truncated, its header promises 4.00 s and 1.87 s are there"
+    assert shown[-1][4] == "is truncated, its header promises 4.00 s and 1.87 s are there"
+
+
+def test_silence_is_an_error_in_windows_too_and_a_pause_is_none(ser, run_folder):
+    soundfile.write("silent.wav", np.zeros(32_000), 16_000)
+    tone = 0.3 * np.sin(np.arange(16_000) / 5)
+    soundfile.write("late.wav", np.concatenate([np.zeros(16_000), tone, np.zeros(8_000)]), 16_000)
+    result = ser("predict", "--model", run_folder, "--window", 0.5, "--json", "silent.wav", "late.wav")
+    assert result.exit_code == 1
+    first, *others = map(json.loads, result.stdout.splitlines())
+    assert first == {"path": "silent.wav", "error": "holds only silence, every sample is 0"}
+    assert [(row["path"], row["start_s"]) for row in others] == [("late.wav", 0.5 * n) for n in range(5)]
+    assert all("label" in row for row in others)
+
+
+def test_a_file_of_windows_with_errors_is_gone_on_with(ser, run_folder):
+    soundfile.write("silent.wav", np.zeros(32_000), 16_000)
+    write_tone(Path("long.wav"), 440, 1.0)
+    command = ("predict", "--model", run_folder, "--window", 0.5, "--header", "--output", "out.tsv", "silent.wav")
+    assert ser(*command).exit_code == 1
+    write_tone(Path("silent.wav"), 300, 1.0)
+    assert ser(*command, "long.wav").exit_code == 0
+    written = rows(Path("out.tsv").read_text())
+    assert [row[:3] for row in written[1:]] == [
+        [name, start, end]
+        for name in ("silent.wav", "long.wav")
+        for start, end in (("0.000", "0.500"), ("0.500", "1.000"))
+    ]
 
 
 def test_a_recording_too_long_for_the_model_is_told_of_windows(ser, run_folder):
@@ -438,12 +465,13 @@ def test_an_empty_list_is_told(ser, run_folder):
     [
         ([], "no AUDIO: name files, folders or patterns"),
         (["--hop", "1", "a.wav"], "--hop 1.0: belongs to --window"),
+        (["--output", "a.WAV", "--force", "a.wav"], "--output a.WAV: that is the name of a recording"),
         (["--window", "0", "a.wav"], "--window 0.0: expected seconds from 0.025 to 120"),
         (["--window", "4", "--hop", "-1", "a.wav"], "--hop -1.0: expected seconds"),
         (["--shard", "0/3", "a.wav"], "--shard 0/3: expected I/N with I from 1 to N"),
         (["--shard", "4/3", "a.wav"], "--shard 4/3: expected I/N with I from 1 to N"),
         (["--shard", "third", "a.wav"], "--shard third: expected I/N"),
-        (["--fold", "3", "a.wav"], "fold 3 is not done; done are: 1, 2"),
+        (["--fold", "3", "a.wav"], "run has folds 1 to 2; done are: 1, 2"),
         (["--output", ".", "a.wav"], "--output .: is a folder"),
         (["--export", "onnx"], "--export needs a file to write"),
         (["--export", "onnx", "--output", "m.onnx"], "this run has 2; choose one: --fold 1"),

@@ -1,5 +1,9 @@
 import csv
 import json
+import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +113,54 @@ def test_a_changed_gender_is_a_changed_corpus(ser, tones):
     ser("prepare", "--manifest", tones)
     tones.write_text(tones.read_text().replace(",female,", ",male,"))
     assert ser("prepare", "--manifest", tones).exit_code == 1
+
+
+def test_the_advice_to_replace_a_corpus_keeps_its_name_folder_and_labels(ser, tones, tmp_path):
+    manifest = tmp_path / "list of calls.csv"
+    shutil.copy(tones, manifest)
+    options = ("--source", tones.parent, "--name", "foo", "--labels", "sad,happy,angry")
+    assert ser("prepare", "--manifest", manifest, *options).exit_code == 0
+    os.utime(tones.parent / "p1/sad-0.wav", (1, 1))
+    for dry in ((), ("--dry-run",)):
+        refused = ser("prepare", "--manifest", manifest, *options, *dry)
+        assert refused.exit_code == 1
+        assert "or files that changed since" in refused.stderr
+    (command,) = re.findall(r"replace it: ser (.*)", refused.stderr)
+    replaced = ser(*shlex.split(command), "--json")
+    assert replaced.exit_code == 0, replaced.stderr
+    assert list(json.loads(replaced.stdout)["labels"]) == ["sad", "happy", "angry"]
+    assert json.loads(replaced.stdout)["dataset"] == "foo"
+
+
+def test_a_corpus_that_the_program_makes_is_not_downloaded(ser, home):
+    result = ser("prepare", "--dataset", "demo", "--download")
+    assert result.exit_code == 2
+    assert "demo is not downloaded: the program makes its recordings itself" in result.stderr
+    result = ser("train", "--dataset", "demo", "--dry-run")
+    assert "dataset 'demo' is not prepared, and --dry-run writes nothing" in result.stderr
+
+
+def test_a_manifest_that_is_not_there_is_named_whatever_its_folder(ser, home):
+    for path, told in (("none/x.csv", "none/x.csv: no such manifest"), (".", ".: is a folder; give the CSV file")):
+        assert told in ser("prepare", "--manifest", path).stderr
+
+
+def test_emotions_that_differ_in_capitals_alone_are_told(ser, tones):
+    lines = tones.read_text().splitlines()
+    tones.write_text("\n".join([*lines[:-1], lines[-1].replace(",sad,", ",Sad,").replace(",angry,", ",Angry,")
+                                .replace(",happy,", ",Happy,")]) + "\n")  # fmt: skip
+    result = ser("prepare", "--manifest", tones)
+    assert re.search(r"(Sad and sad|Angry and angry|Happy and happy) are taken for 2 emotions", result.stderr)
+
+
+def test_one_session_for_all_tells_no_folds_apart(ser, tones):
+    header, *lines = tones.read_text().splitlines()
+    tones.write_text("\n".join([header + ",session", *(line + ",s1" for line in lines)]) + "\n")
+    result = ser("train", "--manifest", tones, "--encoder", "conformer", "--dry-run")
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    result = ser("train", "--manifest", tones, "--encoder", "conformer", "--dry-run")
+    assert "has one session, s1, and every fold tests a session that was not trained on" in result.stderr
+    assert "leave the column session of the manifest empty" in result.stderr
 
 
 def test_a_manifest_is_never_taken_for_another_of_the_same_name(ser, tmp_path):

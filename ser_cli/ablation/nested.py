@@ -160,8 +160,8 @@ def nested_section(found: StudyScores) -> Section:
     text = (
         "Each fold takes the cell with the highest UA on what its own training side holds out, mean over the seeds; no"
         f" test score enters. {' '.join(validated)} UA {100 * nested.test_ua:.1f} %, the mean over the folds, is thus"
-        f" an honest estimate of what this way of choosing comes to on {_tested(found)}; the best row of the table"
-        " above is too high for one."
+        f" an honest estimate of what this way of choosing comes to on {_tested(found)}; a row that is picked from the"
+        " table above for its test UA is none, and too high on average."
     )
     columns = (
         Column("fold", "fold", "text"),

@@ -89,6 +89,8 @@ def study_differences(found: StudyScores) -> Table:
             )
         rows.append((str(entry.cell.number), entry.cell.name, *figures))
     title = f"Difference to {grid.reference.name} in percentage points, pooled clips, with its 95 % interval"
+    if len({run.seed for run in found.study.runs}) > 1:
+        title += ", mean over the seeds"
     title += _normalized_caption(found)
     return Table("differences", title, tuple(columns), tuple(rows))
 

@@ -105,7 +105,7 @@ def ablate(
     each takes one, and the figures are those of one cell after another.
     """
     from ser_cli.ablation.grids import load_grid, overridden
-    from ser_cli.idle_settings import idle_settings
+    from ser_cli.idle_settings import idle_cells, idle_settings
     from ser_cli.recipe import parse_overrides
     from ser_cli.training.checkpoint_times import parse_interval
 
@@ -122,6 +122,9 @@ def ablate(
     for change in set_ or ():
         console.detail(f"{change}, from --set")
     for sentence in idle_settings([cell.recipe for cell in chosen], set_ or ()):
+        console.warn(sentence)
+    changes, recipes = {c.name: c.changes for c in chosen}, {c.name: c.recipe for c in chosen}
+    for sentence in idle_cells(changes, recipes, resolved.reference.recipe):
         console.warn(sentence)
 
     from ser_cli.dependencies import require_working_torch

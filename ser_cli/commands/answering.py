@@ -49,7 +49,7 @@ class AnswerWriter:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may hold what a locale cannot write
         labels, cut = self.opened.classifier.labels, self.windows is not None
-        line: Callable[[Answer], str] = as_tsv
+        line: Callable[[Answer], str] = partial(as_tsv, windows=cut)
         if self.json:
             line = lambda answer: as_json(answer, labels)  # noqa: E731
         elif sys.stdout.isatty():
@@ -80,7 +80,7 @@ class AnswerWriter:
             remaining = _prefetched(earlier.remaining(sources))
             if earlier.done:
                 self.console.say(f"{output} has {count_of(earlier.done, 'recording')} already; going on after them")
-            line = partial(as_json, labels=labels) if self.json else as_tsv
+            line = partial(as_json, labels=labels) if self.json else partial(as_tsv, windows=cut is not None)
 
             def write(text: str) -> None:
                 file.write(text.encode() + b"\n")

@@ -86,6 +86,8 @@ def evaluate(
         raise UsageError(
             "--device and --batch-size are for the models that --dataset or --manifest asks; leave them out"
         )
+    if output is None and not figures and (elsewhere or len(run) > 1):
+        raise UsageError("--no-figures is of a report, and none is written without --output DIR; leave it out")
     if force and output is None:
         raise UsageError("--force writes into an --output folder that holds files; give --output DIR, or leave it out")
     if output is not None:

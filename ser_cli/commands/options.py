@@ -83,7 +83,9 @@ CheckpointEvery = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors and what would mislead untold.")
+]
 Verbose = Annotated[
     bool,
     typer.Option(

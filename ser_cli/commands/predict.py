@@ -114,12 +114,14 @@ def predict(
     given |= {"--batch-size": batch_size, "--device": device, "--json": json, "--header": header}
     _require_read(given, export=export is not None, force=force, output=output)
     windows = _check(console, model, audio or [], window, hop, export, output)
-    from ser_cli.prediction.recordings import list_recordings, parse_shard
+    from ser_cli.prediction.recordings import is_recording, list_recordings, parse_shard
     from ser_cli.prediction.speakers import list_spoken
 
     part = parse_shard(shard) if shard else None
     if output is not None and output.is_dir():
         raise UsageError(f"--output {output}: is a folder; expected the path of a file")
+    if output is not None and not export and is_recording(output):
+        raise UsageError(f"--output {output}: that is the name of a recording, and answers are text; name it .tsv")
     from ser_cli.dependencies import require_working_torch
 
     require_working_torch()

@@ -80,6 +80,8 @@ def prepare(
         console.say(f"{listed.name}: {note}")
     console.detail(f"labels: {', '.join(listed.labels)}; source: {listed.folder}")
     if dry_run:
+        if not force:
+            preparation.require_free_name(listed)
         _say_listing(console, listed)
         if json:
             console.result_json(_listing_as_json(listed))
@@ -133,6 +135,11 @@ def _fetch(console: Console, corpus: "Corpus", *, dry_run: bool) -> None:
     from ser_cli.corpora import CORPORA
     from ser_cli.preparation.downloading import describe_download, download_corpus
 
+    if corpus.render is not None:
+        raise UsageError(
+            f"{corpus.name} is not downloaded: the program makes its recordings itself\n"
+            f"  prepare it: ser prepare --dataset {corpus.name}"
+        )
     if corpus.download is None:
         open_ones = ", ".join(known.name for known in CORPORA.values() if known.download)
         raise UsageError(

@@ -70,6 +70,9 @@ _UNKNOWN_FRAMES = 1 << 62
 """From here on libsndfile says that it does not know, as of a FLAC file that was written to a pipe."""
 
 
+SILENT = "holds only silence, every sample is 0"
+
+
 class TooLongError(AudioError):
     """A recording that is not held in memory as a whole."""
 
@@ -134,7 +137,7 @@ def audible(path: Path, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArr
         heard = heard or bool(block.any())
         yield block
     if not heard:
-        raise AudioError(f"{path}: holds only silence, every sample is 0")
+        raise AudioError(f"{path}: {SILENT}")
 
 
 @contextmanager

@@ -195,6 +195,12 @@ def _deal(corpus: PreparedCorpus, unit: str, folds: int | None, seed: int) -> Pr
             f"  leave them out: --where speaker!={UNKNOWN_SPEAKER}"
         )
     genders = {value_of(u, unit): u.gender if unit == "speaker" else "" for u in corpus.utterances}
+    if len(genders) < 2 and unit == "session":
+        raise FoldError(
+            f"{corpus.name} has one session, {next(iter(genders))}, and every fold tests a session that was not trained"
+            f" on\n  leave the column session of the manifest empty if it tells no conversations apart, and prepare it"
+            f" again with --force"
+        )
     if len(genders) < 2:
         raise FoldError(
             f"{corpus.name} has {count_of(len(genders), unit)}, and every fold tests a {unit} that was not trained on\n"

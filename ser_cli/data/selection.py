@@ -122,7 +122,11 @@ def find_label_set(
             [labelled.name for labelled in label_sets],
             f"or list emotions, such as {','.join(occurring[:3])}; those of {corpus}: {', '.join(occurring)}",
         )
-    parts = [tuple(emotion.strip() for emotion in part.split("+")) for part in wanted.split(",")]
+    parts = [
+        # An emotion may hold a plus of its own.
+        (part.strip(),) if part.strip() in occurring else tuple(emotion.strip() for emotion in part.split("+"))
+        for part in wanted.split(",")
+    ]
     for emotions in parts:
         for emotion in emotions:
             if emotion not in occurring:
@@ -158,7 +162,8 @@ def _condition(text: str, corpus: PreparedCorpus) -> Callable[[Utterance], bool]
     if sign in _COMPARISONS:
         return _comparison(text, column, _COMPARISONS[sign], wanted)
     occurring = sorted({value_of(utterance, column) for utterance in corpus.utterances})
-    values = {value.strip() for value in wanted.split(",")}
+    # A value may hold a comma of its own.
+    values = {wanted.strip()} if wanted.strip() in occurring else {value.strip() for value in wanted.split(",")}
     for value in sorted(values - set(occurring)):
         shown = ", ".join(filter(None, occurring[:_SHOWN_VALUES])) + (" …" if len(occurring) > _SHOWN_VALUES else "")
         raise UsageError(

@@ -28,7 +28,19 @@ class UserManifest:
     utterances: tuple[Utterance, ...]
     """Sorted by id."""
     notes: tuple[str, ...]
-    """Columns that look like a misspelt one, each a sentence."""
+    """What looks misspelt, columns and emotions, each a sentence."""
+
+
+def require_manifest(path: Path) -> None:
+    """See that a manifest is there, before anything is concluded from its name.
+
+    Raises:
+        UsageError: it is not, or it is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the CSV file that lists its recordings with --manifest")
+    if not path.exists():
+        raise UsageError(f"{path}: no such manifest; give a CSV file with --manifest")
 
 
 def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -> UserManifest:
@@ -47,6 +59,7 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
         UsageError: the file cannot be read as a CSV with the required columns.
         ProblemsError: rows that lack a value, name a label outside `labels`, repeat an id, or leave `source`.
     """
+    require_manifest(path)
     rows = _read_rows(path)
     _, header = next(rows, (1, []))
     header = [name.strip() for name in header]
@@ -64,7 +77,9 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
             continue
         identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
         if identity in seen:
-            problems.append(f"line {number}: id {identity!r} stands in line {seen[identity]} too")
+            stands = f"line {number}: id {identity!r} stands in line {seen[identity]} too"
+            made = "; it is made of the path without its ending, so give both rows another in a column id"
+            problems.append(stands + ("" if row.get("id") else made))
             continue
         seen[identity] = number
         utterances.append(_utterance(identity, row, root))
@@ -72,7 +87,8 @@ def read_user_manifest(path: Path, source: Path, labels: Sequence[str] | None) -
         raise ProblemsError(str(path), problems, "correct the lines and run again", usage=True)
     if not utterances:
         raise UsageError(f"{path}: no utterance; a header and at least one row are needed")
-    return UserManifest(tuple(sorted(utterances, key=lambda utterance: utterance.id)), tuple(_misspelt(header)))
+    notes = (*_misspelt(header), *_written_otherwise({utterance.emotion for utterance in utterances}))
+    return UserManifest(tuple(sorted(utterances, key=lambda utterance: utterance.id)), notes)
 
 
 def _utterance(identity: str, row: dict[str, str], root: Path) -> Utterance:
@@ -122,6 +138,18 @@ def _misspelt(header: Sequence[str]) -> list[str]:
         if nearest:
             notes.append(f"column {column!r} is kept for --where and not used otherwise; is {nearest[0]!r} meant?")
     return notes
+
+
+def _written_otherwise(emotions: set[str]) -> list[str]:
+    """Emotions that are told apart though they differ in capitals alone."""
+    alike: dict[str, list[str]] = {}
+    for emotion in sorted(emotions):
+        alike.setdefault(emotion.casefold(), []).append(emotion)
+    return [
+        f"{' and '.join(same)} are taken for {len(same)} emotions; write them alike if one is meant"
+        for same in alike.values()
+        if len(same) > 1
+    ]
 
 
 def _problem_of(row: dict[str, str], root: Path, source: Path, labels: Sequence[str] | None) -> str:
@@ -176,8 +204,6 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Header and rows of a CSV file with the lines that they end in."""
     try:
         yield from read_lines(read_bounded(path, MAX_BYTES).decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such manifest; give a CSV file with --manifest") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be read as UTF-8 text ({reason}); save it as CSV in UTF-8") from None

@@ -93,6 +93,11 @@ def _selection(names: Sequence[str], scores: Sequence[RunScores], *, flattering:
 def _require_alike(first: Run, second: Run, done_to_them: str) -> None:
     one, other = first.identity(), second.identity()
     what = f"{first.folder} and {second.folder} cannot be {done_to_them}"
+    if one.dataset != other.dataset:
+        raise RunError(
+            f"{what}: they are of different corpora, {one.dataset} and {other.dataset}\n"
+            f"  take runs on one corpus, with one protocol"
+        )
     if one.protocol_hash != other.protocol_hash:
         raise RunError(
             f"{what}: their protocols differ, {one.protocol} (hash {one.protocol_hash[:12]}) and {other.protocol}"

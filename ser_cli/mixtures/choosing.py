@@ -229,9 +229,10 @@ def _read_csv(path: Path, needed: Sequence[str], drawn: Sequence[str] = ()) -> l
             if len(line) != len(header):
                 raise ValueError(f"line {number} has {count_of(len(line), 'value')} for {len(header)} columns")
             rows.append((number, dict(zip(header, (value.strip() for value in line), strict=True))))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path}: cannot be read as CSV ({reason}); save it as comma-separated text") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); give a CSV file") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated text") from None
     for column in needed:
         if column not in header:
             raise UsageError(

@@ -33,14 +33,15 @@ class Answer:
     """Why there is no label."""
 
 
-def as_tsv(answer: Answer) -> str:
+def as_tsv(answer: Answer, *, windows: bool = False) -> str:
     """`path, label, probabilities…`; a window has `path, start_s, end_s, label, probabilities…`.
 
-    A recording without an answer gives `path, error, why`. Tabs and line ends in a path are written as in C.
+    A recording without an answer gives `path, error, why`, with `windows` two empty values behind the path. Tabs and
+    line ends in a path are written as in C.
     """
     path = _plain(answer.path)
     if answer.error:
-        return "\t".join((path, ERROR, _plain(answer.error)))
+        return "\t".join((path, *(("", "") if windows else ()), ERROR, _plain(answer.error)))
     times = [] if answer.start_s is None else [f"{answer.start_s:.3f}", f"{answer.end_s:.3f}"]
     return "\t".join((path, *times, answer.label, *(f"{value:.6f}" for value in answer.probabilities)))
 
@@ -284,8 +285,8 @@ class Resumption:
             if self.json_lines:
                 value = parse_json(text)
                 return str(value["path"]), value.get("start_s"), ERROR in value
-            path, second, *_ = text.split("\t")
-            failed = second == ERROR
+            path, second, *others = text.split("\t")
+            failed = ERROR in (second, *others[1:2]) if self.windows else second == ERROR
             return path, float(second) if self.windows and not failed else None, failed
         except (ValueError, KeyError, TypeError):
             raise SerError(

@@ -253,6 +253,9 @@ def _open_run(folder: Path, folds: Sequence[int], device: torch.device) -> Opene
     if unknown or not wanted:
         known = f"done are: {', '.join(map(str, sorted(done)))}" if done else "none is done yet"
         asked = f"fold {', '.join(map(str, unknown))} is not done" if unknown else "nothing to predict with"
+        most = _folds_of(folder, max(there))
+        if strange := [index for index in unknown if not 1 <= index <= most]:
+            raise UsageError(f"--fold {strange[0]}: {folder} has folds 1 to {most}; {known}")
         raise UsageError(f"--model {folder}: {asked}; {known}\n  train it with the same `ser train` again")
     members = tuple(load_model(done[index]) for index in wanted)
     for index, member in zip(wanted, members, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ser_cli.data.audio import LONGEST_S, SAMPLE_RATE_HZ, TooLongError, read_recording
+from ser_cli.data.audio import LONGEST_S, SAMPLE_RATE_HZ, SILENT, TooLongError, read_recording
 from ser_cli.data.streaming import read_windows
 from ser_cli.errors import AudioError
 from ser_cli.prediction.recordings import Missing, Source
@@ -187,9 +187,20 @@ def _decode(path: str) -> Clip:
 
 
 def _cut(path: str, windows: Windows) -> Iterator[Clip]:
+    """The windows of a recording; of one that is silent from start to end none, but an error, as without windows."""
+    silent: list[tuple[int, float, float]] = []  # so far; their samples are not held
+    heard = False
     try:
         for piece in read_windows(Path(path), windows.window_s, windows.hop_s):
+            if not heard and not piece.waveform.any():
+                silent.append((len(piece.waveform), piece.start_s, piece.end_s))
+                continue
+            for samples, start_s, end_s in silent if not heard else ():
+                yield Clip(path, np.zeros(samples, dtype=np.float32), start_s, end_s)
+            heard = True
             yield Clip(path, piece.waveform, piece.start_s, piece.end_s)
+        if not heard:
+            yield Clip(path, error=SILENT)
     except AudioError as error:
         yield Clip(path, error=_without_path(error, path))
 

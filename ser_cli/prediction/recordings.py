@@ -115,11 +115,15 @@ def _or_missing(paths: Iterable[str], missing: Missing) -> Iterator[Source]:
         yield missing
 
 
+def is_recording(path: Path) -> bool:
+    """Whether a file is called like a recording."""
+    return path.name.lower().endswith((*AUDIO_SUFFIXES, *VIDEO_SUFFIXES))
+
+
 def _walk(folder: str) -> Iterator[str]:
     """Recordings below a folder, in order of name; hidden files and folders stay out."""
-    known = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(known):
+            if not name.startswith(".") and is_recording(Path(name)):
                 yield os.path.join(parent, name)  # noqa: PTH118

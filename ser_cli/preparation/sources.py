@@ -10,7 +10,7 @@ from pathlib import Path
 from ser_cli.corpora import CORPORA, Corpus, ExpectedCounts, Listing, find_corpus
 from ser_cli.data.selection import find_label_set
 from ser_cli.data.store import FORMAT_VERSION
-from ser_cli.data.user_manifest import read_user_manifest
+from ser_cli.data.user_manifest import read_user_manifest, require_manifest
 from ser_cli.errors import CorpusError, SerError, UsageError
 from ser_cli.home import hold_corpus, source_folder
 
@@ -99,6 +99,7 @@ def list_manifest(
         UsageError: the name cannot be a folder's, or is a known corpus's; the manifest is unusable.
         ProblemsError: rows of the manifest that are wrong.
     """
+    require_manifest(manifest)
     name = name or manifest.stem
     if not DATASET_NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-' with --name")

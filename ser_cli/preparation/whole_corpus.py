@@ -100,8 +100,7 @@ def prepare(
     with hold_corpus(source.name):
         existing = read_preparation(folder)
         if existing and not force:
-            if existing.fingerprint != fingerprint:
-                raise CorpusError(_taken(source, existing))
+            _require_same(source, existing, fingerprint)
             if existing.skipped and not skip_unreadable:
                 raise CorpusError(
                     f"dataset {source.name!r} was prepared without {count_of(existing.skipped, 'recording')}, listed in"
@@ -120,6 +119,21 @@ def prepare(
                 f"  free space there, or choose another place with SER_HOME; what was decoded is kept"
             ) from error
     return PreparationResult(open_corpus(folder), repeated=True, report=read_report(folder))
+
+
+def require_free_name(source: Source) -> None:
+    """See that `prepare` would not refuse a source for what is prepared under its name.
+
+    Raises:
+        CorpusError: another corpus of that name is prepared.
+    """
+    if existing := read_preparation(corpus_folder(source.name)):
+        _require_same(source, existing, source.fingerprint)
+
+
+def _require_same(source: Source, existing: Preparation, fingerprint: str) -> None:
+    if existing.fingerprint != fingerprint:
+        raise CorpusError(_taken(source, existing))
 
 
 def open_dataset(
@@ -164,7 +178,8 @@ def _open_named(dataset: str | None, progress: Progress | None, may_prepare: boo
         if CORPORA[dataset].render is not None:
             if not may_prepare:
                 raise CorpusError(
-                    f"dataset {dataset!r} is not prepared\n  prepare it first: ser prepare --dataset {dataset}"
+                    f"dataset {dataset!r} is not prepared, and --dry-run writes nothing\n"
+                    f"  prepare it first: ser prepare --dataset {dataset}"
                 )
             return prepare(list_known_corpus(dataset, None), progress=progress).corpus
     return open_corpus(corpus_folder(dataset))
@@ -205,12 +220,24 @@ def _taken(source: Source, existing: Preparation) -> str:
     """Why a name cannot be used, and the command that goes on."""
     before = f"from {existing.manifest}" if existing.manifest else f"from {existing.source}"
     if not source.manifest:
-        command = f"ser prepare --dataset {source.name} --source {source.folder} --force"
-        return f"dataset {source.name!r} is already prepared, {before}, with other files\n  replace it: {command}"
+        command = f"ser prepare --dataset {source.name} --source {shlex.quote(str(source.folder))} --force"
+        return (
+            f"dataset {source.name!r} is already prepared, {before}, with other files, or files that changed since\n"
+            f"  replace it: {command}"
+        )
+    manifest = Path(source.manifest)
+    command = f"ser prepare --manifest {shlex.quote(source.manifest)}"
+    # As the options were, where they are not what is taken without them.
+    if source.folder.resolve() != manifest.parent:
+        command += f" --source {shlex.quote(str(source.folder))}"
+    if source.labels != tuple(sorted({utterance.emotion for utterance in source.listing.utterances})):
+        command += f" --labels {shlex.quote(','.join(source.labels))}"
+    name = f" --name {source.name}" if source.name != manifest.stem else ""
     return (
-        f"dataset {source.name!r} is already prepared, {before}, with other files, rows or labels\n"
-        f"  replace it: ser prepare --manifest {shlex.quote(source.manifest)} --force\n"
-        f"  or keep both: ser prepare --manifest {shlex.quote(source.manifest)} --name OTHER, then --dataset OTHER"
+        f"dataset {source.name!r} is already prepared, {before}, with other files, rows or labels, or files that"
+        f" changed since\n"
+        f"  replace it: {command}{name} --force\n"
+        f"  or keep both: {command} --name OTHER, then --dataset OTHER"
     )
 
 

@@ -109,6 +109,19 @@ def test_a_choice_that_cannot_be_is_told(labels, where, kind, told):
     assert told in str(error.value)
 
 
+def test_values_and_emotions_with_signs_of_their_own_are_chosen_as_they_are():
+    mine = corpus(
+        utterance("a", "fear+anger", tag="a,b"),
+        utterance("bb", "happy", tag="a"),
+        utterance("ccc", "sad"),
+        label_set="",
+    )
+    assert list(labels_of(select(mine, (), labels="fear+anger,happy+sad"))) == ["a", "bb", "ccc"]
+    assert set(labels_of(select(mine, (), labels="fear+anger,happy+sad")).values()) == {"fear+anger", "happy"}
+    assert list(labels_of(select(mine, (), labels="fear+anger,happy,sad", where=["tag=a,b"]))) == ["a"]
+    assert list(labels_of(select(mine, (), labels="fear+anger,happy,sad", where=["tag!=a,b"]))) == ["bb", "ccc"]
+
+
 def test_soft_labels_are_shares_of_votes_and_the_verdict_where_nobody_voted():
     no_votes = replace(WHOLE.utterances[1], extra=())
     selected = select(corpus(WHOLE.utterances[0], no_votes, WHOLE.utterances[2]), SETS, soft=True)

@@ -107,6 +107,13 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, content, told):
         read_user_manifest(path, tmp_path, None)
 
 
+def test_ids_that_come_from_paths_and_meet_are_told_where_they_come_from(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("path,emotion,speaker\nx.mp3,sad,p1\nx.ogg,sad,p1\n")
+    with pytest.raises(ProblemsError, match=r"id 'x' stands in line 2 too; it is made of the path without its ending"):
+        read_user_manifest(path, tmp_path, None)
+
+
 def test_a_manifest_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match="no such manifest"):
         read_user_manifest(tmp_path / "none.csv", tmp_path, None)
