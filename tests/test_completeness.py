@@ -181,9 +181,9 @@ def test_a_corpus_with_an_unknown_label_set_is_refused_before_decoding(ser, ravd
 
 
 def test_a_corpus_that_cannot_be_downloaded_says_how_to_get_it(ser):
-    result = ser("prepare", "--dataset", "demo", "--download")
+    result = ser("prepare", "--dataset", "savee", "--download")
     assert result.exit_code == 2
-    assert "demo cannot be downloaded by a program" in result.stderr
+    assert "savee cannot be downloaded by a program" in result.stderr
     assert "openly licensed at a stable address: " in result.stderr
     assert "ravdess" in result.stderr
 

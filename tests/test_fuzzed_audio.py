@@ -246,7 +246,7 @@ def test_devices_and_loops_are_named_and_not_read(ser, model, tmp_path):
     for options in ((), ("--window", 1)):
         result = ser("predict", "--model", model, "--device", "cpu", *options, *(tmp_path / name for name in names))
         assert result.exit_code == 1
-        reasons = [line.split("\t")[1:] for line in result.stdout.splitlines()]
+        reasons = [line.split("\t")[3 if options else 1 :] for line in result.stdout.splitlines()]
         device = "cannot be decoded (it is a device; expected a file)"
         fifo = "cannot be decoded (it is a FIFO; expected a file)"
         assert reasons[:3] == [["error", device], ["error", device], ["error", fifo]]

@@ -103,7 +103,8 @@ def predict(
 
     A recording is heard as a whole, up to 120 s. Testing parts clips above the recipe's training.max_clip_s into
     windows and averages what is said of them, so that predictions.csv tells other probabilities of such a clip. With
-    --window each recording gets one line per window, with its start and end in seconds, whatever its length.
+    --window each recording gets one line per window, with its start and end in seconds, whatever its length; they
+    are empty where there is an error.
 
     With --output the same command goes on where it was stopped, and tries again what could not be read.
 
