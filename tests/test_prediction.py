@@ -356,6 +356,9 @@ def test_silence_is_an_error_in_windows_too_and_a_pause_is_none(ser, run_folder)
     assert first == {"path": "silent.wav", "error": "holds only silence, every sample is 0"}
     assert [(row["path"], row["start_s"]) for row in others] == [("late.wav", 0.5 * n) for n in range(5)]
     assert all("label" in row for row in others)
+    # The voice lies where no window hears: that is no silence.
+    apart = ser("predict", "--model", run_folder, "--window", 0.5, "--hop", 2.2, "--json", "late.wav")
+    assert [("label" in json.loads(line)) for line in apart.stdout.splitlines()] == [True] * 2
 
 
 def test_a_file_of_windows_with_errors_is_gone_on_with(ser, run_folder):

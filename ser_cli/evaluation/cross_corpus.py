@@ -66,9 +66,9 @@ class Outside:
     """Clips that the model would have called so, had it been allowed to."""
 
 
-def merged_labels(corpus: PreparedCorpus, labels: Sequence[str]) -> dict[str, str]:
+def merged_labels(corpus: PreparedCorpus, whole: Sequence[Utterance], labels: Sequence[str]) -> dict[str, str]:
     """Which of a model's labels the choice of the corpus's counts as which other that the model knows too."""
-    own = {utterance.id: utterance.emotion for utterance in open_corpus(corpus.folder).utterances}
+    own = {utterance.id: utterance.emotion for utterance in whole}
     counted = {own[utterance.id]: utterance.emotion for utterance in corpus.utterances}
     return {
         label: counted[label]
@@ -170,7 +170,8 @@ def evaluate_on_corpus(
     selected_by, changes = _how_trained(folder, folders)
     labels, probabilities, ids, left_out = _classify(folders, corpus, device_name, batch_size, progress)
     shared = [label for label in labels if label in corpus.labels]
-    merged = merged_labels(corpus, labels)
+    whole = open_corpus(corpus.folder).utterances
+    merged = merged_labels(corpus, whole, labels)
     others = [index for index, label in enumerate(labels) if label not in corpus.labels and label not in merged]
     counts_as = np.array([[merged.get(label, label) == target for target in shared] for label in labels], dtype=float)
     each = [_predictions(index, ids, corpus, shared, p @ counts_as) for index, p in probabilities.items()]
@@ -187,7 +188,7 @@ def evaluate_on_corpus(
         selected_by=selected_by,
         changes=changes,
         model_labels=labels,
-        choice=_choice(corpus),
+        choice=_choice(corpus, whole),
         folds=tuple((index, _score(clips, shared, lacking)) for index, clips in zip(probabilities, each, strict=True)),
         breakdown=break_down(predictions, shared, people, lacking=lacking),
         predictions=predictions,
@@ -268,9 +269,8 @@ def _normalization(folders: Mapping[int, Path], corpus: PreparedCorpus, ids: Seq
     return normalization_of("speaker" if "speaker" in each else "clip", ids, speakers)
 
 
-def _choice(corpus: PreparedCorpus) -> CorpusChoice:
+def _choice(corpus: PreparedCorpus, whole: Sequence[Utterance]) -> CorpusChoice:
     """What was taken of a prepared corpus, held against all that lies on disk."""
-    whole = open_corpus(corpus.folder).utterances
     not_chosen = Counter(utterance.emotion for utterance in whole if utterance.id not in corpus.by_id)
     return CorpusChoice(
         label_set=corpus.preparation.label_set or ",".join(corpus.labels),

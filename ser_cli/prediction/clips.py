@@ -189,7 +189,7 @@ def _decode(path: str) -> Clip:
 def _cut(path: str, windows: Windows) -> Iterator[Clip]:
     """The windows of a recording; of one that is silent from start to end none, but an error, as without windows."""
     silent: list[tuple[int, float, float]] = []  # so far; their samples are not held
-    heard = False
+    heard = windows.hop_s > windows.window_s  # what lies between such windows is not known to be silent
     try:
         for piece in read_windows(Path(path), windows.window_s, windows.hop_s):
             if not heard and not piece.waveform.any():
