@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ser_cli.data.protocols import choose_protocol
+from ser_cli.errors import FoldError, UsageError
 from ser_cli.evaluation.comparison import mcnemar_exact
 from ser_cli.preparation.sources import list_manifest
 from ser_cli.preparation.whole_corpus import prepare
@@ -63,6 +64,46 @@ def test_ten_speakers_are_enough_to_say_who_is_ahead_and_nine_are_not(ser, speak
     assert ("WA: second is ahead, and the interval does not hold 0." in told) == enough
     assert ("WA: the interval does not hold 0, but 9 speakers are too few" in told) != enough
     assert ("Only 9 speakers are tested" in Path("compared/report.md").read_text()) != enough
+
+
+def test_one_speaker_says_nothing_of_others(ser):
+    # 90 clips of one voice: however clear the difference, it is that voice's.
+    clips = some_rows(["a"], takes=30)
+    first = write_run(Path("first"), [clips])
+    second = write_run(Path("second"), [some_rows(["a"], wrong=[row[0] for row in clips[::2]], takes=30)])
+    told = ser("evaluate", first, second, "--output", "compared").stderr
+    assert "WA: the interval does not hold 0, but one speaker is too few to tell whether first is ahead." in told
+    warning = "Only one speaker is tested, so the intervals tell nothing of other speakers and are much too narrow."
+    assert f"warning: {warning}" in told
+    assert f"resamples of {len(clips)} clips of one speaker." in told
+    assert warning in Path("compared/report.md").read_text()
+    assert "only 1 speaker, so take them as rough" in ser("evaluate", first).stderr
+
+
+def test_folds_that_both_runs_lack_are_told(ser):
+    runs = [write_run(Path(name), [some_rows(s) for s in SPEAKERS]) for name in ("first", "second")]
+    for run in runs:
+        (run / "fold-2/done.json").unlink()
+    result = ser("evaluate", *runs, "--json", "--quiet", "--output", "compared")
+    assert json.loads(result.stdout)["missing_folds"] == [2]
+    for told in (result.stderr, Path("compared/report.md").read_text(), ser("evaluate", runs[0], "--quiet").stderr):
+        assert "Not done yet: fold 2; these figures cover the others." in told
+
+
+@pytest.mark.parametrize("options", [(), ("--ensemble",)], ids=["compared", "averaged"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_each_run_learnt_from_is_told_of_each(ser, order, options):
+    soft = write_run(Path("soft"), [some_rows(s) for s in SPEAKERS], targets="soft")
+    hard = write_run(Path("hard"), [some_rows(s, wrong=["a-sad-0"]) for s in SPEAKERS], where=["source_b="])
+    result = ser("evaluate", *(soft, hard)[::order], *options, "--json", "--output", "told")
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    each = {run["run"]: (run["where"], run["targets"], run["label_set"]) for run in values["runs"]}
+    assert each == {"soft": ([], "soft", "all"), "hard": (["source_b="], "hard", "all")}
+    assert not {"where", "targets", "label_set"} & set(values)  # what the first has is not everybody's
+    report = Path("told/report.md").read_text().replace("\\", "")
+    assert "soft: Labels all: angry, happy, sad; learnt from the raters' votes, scored against their verdict" in report
+    assert "hard: Labels all: angry, happy, sad; only utterances with source_b=." in report
 
 
 def test_what_changed_and_how_the_epochs_were_chosen_is_told_of_each_run(ser):
@@ -150,9 +191,16 @@ def test_the_protocol_that_is_advised_is_one_that_training_knows(ser, tones, uni
         for n, p in enumerate(dealt)
     )
     advice = ser("evaluate", one, other).stderr.splitlines()[-1]
-    option, name, folds, number, seed, value = advice.rpartition("train again with ")[2].split()
-    assert (option, folds, seed) == ("--protocol", "--folds", "--seed")
-    assert choose_protocol(corpus, name, int(number), int(value)) == dealt[0]
+    option, name = advice.rpartition("train again with ")[2].removesuffix(", with any --seed").split()
+    assert option == "--protocol"
+    for seed in (0, 4, 5):  # whatever else the training draws
+        assert choose_protocol(corpus, name, None, seed) == dealt[0]
+    with pytest.raises(UsageError, match="has 3 folds; leave --folds out"):
+        choose_protocol(corpus, name, 2, 0)
+    first, *others = sorted({u.speaker for u in corpus.utterances})
+    fewer = replace(corpus, utterances=tuple(u for u in corpus.utterances if u.speaker != first))
+    with pytest.raises(FoldError, match=rf"deals {len(others) + 1} {unit}s, and {corpus.name} has {len(others)}\n"):
+        choose_protocol(fewer, name, None, 0)
 
 
 def test_one_name_for_other_speakers_is_told(ser):

@@ -205,6 +205,36 @@ def test_what_labels_and_conditions_leave_out_is_counted_in_all_forms_of_the_rep
     assert "2 of 6 prepared" in page and "only utterances with" in page
 
 
+def test_nothing_is_tested_on_mixtures(ser, trained, tones):
+    assert ser("mix", "--dataset", "tones", "--count", 12, "--with-originals", "--output", "more").exit_code == 0
+    asked = ("evaluate", trained, "--manifest", "more/manifest.csv")
+    result = ser(*asked, "--output", "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "Left out, since nothing is tested on mixtures: 12 clips." in result.stderr
+    values = json.loads(result.stdout)
+    assert (values["mixtures"], values["pooled"]["n"]) == (12, 54)
+    assert not [row for row in read_csv(Path("out/predictions.csv")) if row["id"].startswith("mix-")]
+    none = ser(*asked, "--where", "source_b!=")
+    assert (none.exit_code, none.stdout) == (1, "")
+    assert "all chosen clips are mixtures, and nothing is tested on them" in none.stderr
+
+
+def test_a_first_choice_is_one_among_what_is_counted(ser, tones):
+    # Takes 0 of happy are proud here. What angry and happy together say beats what proud says, though neither does.
+    manifest = tones.with_name("four.csv")
+    manifest.write_text(re.sub(r"(?m)^(.*/happy-0.*),happy,", r"\1,proud,", tones.read_text()))
+    assert ser("train", "--manifest", manifest, "--folds", 2, *TINY, "--output", "four").exit_code == 0
+    asked = ("evaluate", "four", "--manifest", manifest, "--labels", "angry+happy,sad", "--json", "--output", "out")
+    result = ser(*asked)
+    assert result.exit_code == 0, result.stderr
+    rows = read_csv(Path("out/predictions.csv"))
+    wins = 0
+    for row in rows:
+        proud = float(row["outside_proud"])
+        wins += proud > (1 - proud) * max(float(row["probability_angry"]), float(row["probability_sad"]))
+    assert json.loads(result.stdout)["outside"][0]["clips"] == wins
+
+
 def test_labels_that_were_dropped_are_not_told_as_lacking_in_the_corpus(ser, trained, tones):
     # The model and the corpus both know happy; the choice drops its 18 clips.
     result = ser("evaluate", trained, "--manifest", tones, "--labels", "angry,sad")

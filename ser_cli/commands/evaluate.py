@@ -95,7 +95,7 @@ def evaluate(
             _require_no_results(output)
         _require_free(output, force)
     if elsewhere:
-        from ser_cli.evaluation.cross_corpus import model_folders
+        from ser_cli.evaluation.model_origin import model_folders
 
         model_folders(run[0])  # fails now, not after a corpus was prepared
         with counting_bar(console, "preparing", "clip") as progress:
@@ -120,7 +120,8 @@ def _require_enough(run: list[Path], elsewhere: bool, *, ensemble: bool) -> None
     if ensemble and len(run) == 1:
         raise UsageError(
             "--ensemble averages runs, and one is given; name another on the same folds, such as one trained with"
-            " --seed 1\n  the folds of one run test different clips, so there is nothing to average"
+            " --seed 1\n  (and, where the seed dealt the folds, with --protocol and their name, as this run calls them)"
+            "\n  the folds of one run test different clips, so there is nothing to average"
         )
     if len(run) > (1 if elsewhere else 2) and not ensemble:
         most = "one run or fold folder with --dataset" if elsewhere else "one run, two to compare, or --ensemble"
@@ -165,7 +166,7 @@ def _evaluate_run(
 ) -> None:
     from ser_cli.evaluation.scores import evaluate_run
     from ser_cli.evaluation.sections import confusion_rows, scores_table
-    from ser_cli.evaluation.sentences import SELECTION_SENTENCES, interval_sentence
+    from ser_cli.evaluation.sentences import SELECTION_SENTENCES, interval_sentence, missing_folds_warning
     from ser_cli.runs.directory import Run
 
     opened = Run(folder)
@@ -180,8 +181,8 @@ def _evaluate_run(
         console.say(sentence)
     for change in scores.changes:
         console.insist(f"changed while the run went on: {change}")
-    if scores.missing_folds:
-        console.warn(f"not done yet: fold {', '.join(map(str, scores.missing_folds))}; the figures cover the others")
+    for warning in missing_folds_warning(scores.missing_folds):
+        console.insist(warning)
     _write_run_report(console, opened, scores, output, clips, figures=figures)
     console.say(f"95 % intervals: {interval_sentence(scores.breakdown)}")
     if scores.tasks is not None:

@@ -62,7 +62,7 @@ Protocol = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Folds by name, such as ravdess-6-balanced, or `seeded`, `seeded-sessions`.",
+        help="Folds by name, such as ravdess-6-balanced, `seeded`, `seeded-sessions`, or as dealt folds are called.",
         autocompletion=completion.complete_protocol,
     ),
 ]

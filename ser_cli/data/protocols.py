@@ -5,6 +5,7 @@ The shipped ones lie in `corpora/protocols/NAME.json`, the standard one first; o
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,6 +24,9 @@ SEEDED = "seeded"
 
 SEEDED_SESSIONS = "seeded-sessions"
 """The same, dealt from whole sessions: for dialogues, where a partner is heard in the background."""
+
+DEALT = re.compile(rf"{SEEDED}-(?P<folds>\d+)-of-(?P<groups>\d+)-(?P<unit>speaker|session)s-seed-(?P<seed>\d+)")
+"""What a protocol is called that a seed dealt, as `_deal` names it."""
 
 VALIDATION_SHARE = 0.2
 """Of the training clips, where a protocol holds out clips because too few groups are left to hold out one."""
@@ -145,14 +149,15 @@ def choose_protocol(corpus: PreparedCorpus, name: str | None, folds: int | None,
 
     Args:
         corpus: its speakers are dealt where no shipped protocol is meant.
-        name: a shipped protocol, `seeded` or `seeded-sessions`; None for the standard one with `folds` folds.
+        name: a shipped protocol, `seeded` or `seeded-sessions`, or what folds are called that a seed dealt before,
+            whatever `seed` is; None for the standard one with `folds` folds.
         folds: how many folds; None for the standard protocol's number.
         seed: deals the speakers of a seeded protocol.
 
     Raises:
         UnknownNameError: no protocol of this corpus has that name.
         UsageError: the number of folds does not fit the protocol or the number of speakers.
-        FoldError: the corpus lacks speakers that the protocol tests.
+        FoldError: the corpus lacks speakers that the protocol tests, or has others than were dealt.
     """
     shipped = shipped_protocols(corpus.preparation.corpus)
     if folds is not None and folds < 2 and all(len(p.test) != folds for p in shipped):
@@ -163,6 +168,8 @@ def choose_protocol(corpus: PreparedCorpus, name: str | None, folds: int | None,
         return _require_groups(corpus, standard[0]) if standard else _deal(corpus, _natural_unit(corpus), folds, seed)
     if name in (SEEDED, SEEDED_SESSIONS):
         return _deal(corpus, "speaker" if name == SEEDED else "session", folds, seed)
+    if dealt := DEALT.fullmatch(name):
+        return _deal_again(corpus, dealt, folds)
     chosen = next((p for p in shipped if p.name == name), None)
     if chosen is None:
         raise UnknownNameError("protocol", name, [*(p.name for p in shipped), SEEDED, SEEDED_SESSIONS])
@@ -223,6 +230,22 @@ def _deal(corpus: PreparedCorpus, unit: str, folds: int | None, seed: int) -> Pr
         source=f"{unit}s shuffled by the seed and dealt to the folds in turn",
         test=tuple(tuple(sorted(groups[k::folds])) for k in range(folds)),
     )
+
+
+def _deal_again(corpus: PreparedCorpus, dealt: re.Match[str], folds: int | None) -> Protocol:
+    """The folds of that name, so that trainings with several seeds test the same speakers in each."""
+    name, unit = dealt[0], dealt["unit"]
+    if folds not in (None, int(dealt["folds"])):
+        raise UsageError(f"--folds {folds}: protocol {name} has {dealt['folds']} folds; leave --folds out")
+    protocol = _deal(corpus, unit, int(dealt["folds"]), int(dealt["seed"]))
+    if protocol.name != name:
+        there = sum(map(len, protocol.test))
+        raise FoldError(
+            f"protocol {name} deals {count_of(int(dealt['groups']), unit)}, and {corpus.name} has {there:,}\n"
+            f"  take the corpus, --labels and --where that it was dealt from, or deal anew: --protocol"
+            f" {SEEDED if unit == 'speaker' else SEEDED_SESSIONS} --folds {dealt['folds']}"
+        )
+    return protocol
 
 
 def _natural_unit(corpus: PreparedCorpus) -> str:

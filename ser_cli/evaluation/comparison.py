@@ -18,7 +18,7 @@ from ser_cli.evaluation.same_folds import (
 )
 from ser_cli.evaluation.scores import RunScores, evaluate_run
 from ser_cli.evaluation.sections import difference_tile
-from ser_cli.evaluation.sentences import few_speakers, labels_sentence
+from ser_cli.evaluation.sentences import few_speakers, labels_sentences, missing_folds_warning, too_few
 from ser_cli.evaluation.tables import Column, Table
 from ser_cli.runs.directory import Run
 
@@ -54,6 +54,7 @@ class Comparison:
         first, second = self.scores
         return {
             **runs_as_json(self.names, self.scores),
+            "missing_folds": first.missing_folds,
             "folds": [
                 {"fold": index, **{rate: [getattr(a, rate), getattr(b, rate)] for rate in COMPARED}}
                 for (index, a), (_, b) in zip(first.folds, second.folds, strict=True)
@@ -139,8 +140,8 @@ def comparison_sentences(found: Comparison) -> list[str]:
             sentences.append(f"{TITLES[rate]}: the interval holds 0, so the difference may well be chance.")
         elif found.drawn.are_few:
             sentences.append(
-                f"{TITLES[rate]}: the interval does not hold 0, but {found.drawn.known} speakers are too few to tell"
-                f" whether {ahead} is ahead."
+                f"{TITLES[rate]}: the interval does not hold 0, but {too_few(found.drawn)} to tell whether {ahead}"
+                " is ahead."
             )
         else:
             sentences.append(f"{TITLES[rate]}: {ahead} is ahead, and the interval does not hold 0.")
@@ -159,6 +160,7 @@ def comparison_sentences(found: Comparison) -> list[str]:
 def comparison_warnings(found: Comparison) -> list[str]:
     """What makes one run look better than it is."""
     warnings = origin_warnings(found.names, found.scores)
+    warnings += missing_folds_warning(found.scores[0].missing_folds)
     warnings += few_speakers(found.drawn)
     more = [name for name, s in zip(found.names, found.scores, strict=True) if s.normalization.by_speaker]
     if len(more) == 1:
@@ -223,7 +225,10 @@ def describe_comparison(found: Comparison, *, pictures: bool) -> Report:
     tiles.append(Tile("McNemar", f"p = {_p(found.p_mcnemar)}", f"{found.only_first} against {found.only_second} clips"))
     return Report(
         title=f"{found.names[1]} against {found.names[0]}",
-        sentences=(*comparison_sentences(found), labels_sentence(first.identity)),
+        sentences=(
+            *comparison_sentences(found),
+            *labels_sentences((name, s.identity) for name, s in zip(found.names, found.scores, strict=True)),
+        ),
         warnings=tuple(comparison_warnings(found)),
         tiles=tuple(tiles),
         sections=sections if first.normalization.by != second.normalization.by

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ser_cli.data.manifest import Utterance, require_texts
+from ser_cli.data.manifest import Utterance, is_mixture, require_texts
 from ser_cli.data.store import MANIFEST_NAME, PreparedCorpus, open_corpus
 from ser_cli.errors import CorpusError, RunError, count_of
 from ser_cli.evaluation.breakdown import Breakdown, Person, break_down
 from ser_cli.evaluation.cross_tasks import score_tasks_on_corpus
+from ser_cli.evaluation.model_origin import fold_column, heard_speakers, how_trained, model_folders, trained_on
 from ser_cli.evaluation.normalization import Normalization, normalization_of
-from ser_cli.evaluation.scores import RATES, changes_of
-from ser_cli.files import read_table
+from ser_cli.evaluation.scores import RATES
 from ser_cli.metrics import Scores, confusion_matrix, score
-from ser_cli.provenance import normalized_by, read_description, speakers_trained_on
-from ser_cli.runs.directory import IDENTITY_NAME, FoldFolder, Run
+from ser_cli.provenance import normalized_by, read_description
 from ser_cli.runs.predictions import Prediction
 from ser_cli.tasks.scores import TaskScores
 
@@ -104,6 +103,8 @@ class CrossScores:
     """(clips, labels that the chosen ones lack)."""
     left_out: dict[str, int]
     """Chosen clips of each emotion that the model does not know."""
+    mixtures: int
+    """Chosen clips that `ser mix` made; nothing is tested on them."""
     heard: dict[str, int]
     """Clips of each speaker who was in training of a model that is asked here."""
     tasks: dict[int, TaskScores]
@@ -133,6 +134,7 @@ class CrossScores:
             "std": {rate: stdev(values) for rate, values in rates.items()} if len(self.folds) > 1 else None,
             **self.breakdown.as_json(),
             "left_out": self.left_out,
+            "mixtures": self.mixtures,
             "merged": self.merged,
             "outside": [asdict(outside) for outside in self.outside],
             "heard_speakers": self.heard,
@@ -167,7 +169,7 @@ def evaluate_on_corpus(
         CorpusError: fewer than two labels are shared, or a shared label has no clip.
     """
     folders = model_folders(folder)
-    selected_by, changes = _how_trained(folder, folders)
+    selected_by, changes = how_trained(folder, folders)
     labels, probabilities, ids, left_out = _classify(folders, corpus, device_name, batch_size, progress)
     shared = [label for label in labels if label in corpus.labels]
     whole = open_corpus(corpus.folder).utterances
@@ -176,15 +178,17 @@ def evaluate_on_corpus(
     counts_as = np.array([[merged.get(label, label) == target for target in shared] for label in labels], dtype=float)
     each = [_predictions(index, ids, corpus, shared, p @ counts_as) for index, p in probabilities.items()]
     together = np.mean(list(probabilities.values()), axis=0)
-    predictions = _predictions(_fold_of(folder, folders), ids, corpus, shared, together @ counts_as)
+    predictions = _predictions(fold_column(folder, folders), ids, corpus, shared, together @ counts_as)
     people = {i: Person(corpus.by_id[i].speaker, corpus.by_id[i].gender) for i in ids}
     # Not every corpus has every shared label: what is absent is left out of UA, and said.
     lacking = [label for label in shared if not any(p.truth == label for p in predictions)]
-    winners = Counter(int(index) for index in together.argmax(axis=1))
+    # What counts as a chosen label, then the others: each clip has one first choice among them.
+    choices = np.hstack([together @ counts_as, together[:, others]])
+    winners = Counter(int(index) - len(shared) for index in choices.argmax(axis=1))
     return CrossScores(
         model=str(folder),
         dataset=corpus.name,
-        trained_on=_trained_on(folder, folders),
+        trained_on=trained_on(folder, folders),
         selected_by=selected_by,
         changes=changes,
         model_labels=labels,
@@ -193,33 +197,15 @@ def evaluate_on_corpus(
         breakdown=break_down(predictions, shared, people, lacking=lacking),
         predictions=predictions,
         merged=merged,
-        outside=tuple(Outside(labels[i], float(together[:, i].mean()), winners[i]) for i in others),
+        outside=tuple(
+            Outside(labels[i], float(together[:, i].mean()), winners[place]) for place, i in enumerate(others)
+        ),
         outside_probabilities=together[:, others],
         left_out=left_out,
-        heard=_heard(folder, folders, corpus, ids),
+        mixtures=sum(map(is_mixture, corpus.utterances)),
+        heard=heard_speakers(folder, folders, corpus, ids),
         tasks=score_tasks_on_corpus(folders, corpus, ids, device_name, batch_size),
         normalization=_normalization(folders, corpus, ids),
-    )
-
-
-def model_folders(folder: Path) -> dict[int, Path]:
-    """Folders with a model, by fold: those of a run that are done, or the fold's own (0 where it has no number).
-
-    Raises:
-        RunError: there is none.
-    """
-    if (folder / IDENTITY_NAME).is_file():
-        run = Run(folder)
-        done = run.done_folds()
-        if not done:
-            raise RunError(f"{folder}: no fold is done yet, so there is no model\n  run the same `ser train` again")
-        return {index: run.fold(index).folder for index in done}
-    if (folder / "model.json").is_file():
-        number = folder.resolve().name.removeprefix("fold-")
-        return {int(number) if number.isdecimal() else 0: folder}
-    raise RunError(
-        f"{folder} holds no model: neither {IDENTITY_NAME} of a run nor model.json of a fold is there\n"
-        f"  give the folder that `ser train` printed, or one of its fold folders"
     )
 
 
@@ -283,7 +269,7 @@ def _choice(corpus: PreparedCorpus, whole: Sequence[Utterance]) -> CorpusChoice:
 
 
 def _usable(corpus: PreparedCorpus, labels: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """Ids whose emotion the model knows, and how many clips of each other emotion there are."""
+    """Ids of recordings whose emotion the model knows, and how many of each other emotion there are."""
     shared = [label for label in labels if label in corpus.labels]
     if len(shared) < 2:
         raise CorpusError(
@@ -292,13 +278,19 @@ def _usable(corpus: PreparedCorpus, labels: Sequence[str]) -> tuple[list[str], d
             f" {', '.join(corpus.labels)}\n"
             f"  {_advice(corpus, open_corpus(corpus.folder).utterances, labels)}"
         )
-    unknown = Counter(u.emotion for u in corpus.utterances if u.emotion not in labels)
-    if unknown.total() == len(corpus.utterances):
+    recordings = [u for u in corpus.utterances if not is_mixture(u)]
+    if not recordings:
+        raise CorpusError(
+            f"{corpus.name}: all chosen clips are mixtures, and nothing is tested on them\n"
+            f"  choose recordings too: --where source_b="
+        )
+    unknown = Counter(u.emotion for u in recordings if u.emotion not in labels)
+    if unknown.total() == len(recordings):
         raise CorpusError(
             f"{corpus.name}: no chosen clip shows an emotion that the model knows, {', '.join(labels)}; there are"
             f" {', '.join(sorted(unknown))}\n  loosen --where {' and '.join(map(shlex.quote, corpus.where))}"
         )
-    return [u.id for u in corpus.utterances if u.emotion in labels], dict(sorted(unknown.items()))
+    return [u.id for u in recordings if u.emotion in labels], dict(sorted(unknown.items()))
 
 
 def _advice(corpus: PreparedCorpus, whole: Sequence[Utterance], labels: Sequence[str]) -> str:
@@ -335,62 +327,3 @@ def _predictions(
 def _score(predictions: Sequence[Prediction], labels: Sequence[str], lacking: Sequence[str]) -> Scores:
     confusion = confusion_matrix([p.truth for p in predictions], [p.predicted for p in predictions], labels)
     return score(confusion, labels, lacking)
-
-
-def _fold_of(folder: Path, folders: Mapping[int, Path]) -> int:
-    """What the column `fold` says: the fold whose model was asked, 0 for all folds of a run together."""
-    return next(iter(folders)) if folder in folders.values() else 0
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    """Where a model comes from, as its `model.json` says; nothing for models of earlier versions."""
-    return read_description(folder).get("provenance") or {}
-
-
-def _run_of(folder: Path, folders: Mapping[int, Path]) -> Run | None:
-    """The run that a folder is, or belongs to."""
-    run = Run(folder if folder not in folders.values() else folder.resolve().parent)
-    return run if (run.folder / IDENTITY_NAME).is_file() else None
-
-
-def _how_trained(folder: Path, folders: Mapping[int, Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """How the epochs of some models were chosen, and what changed while their run went on."""
-    run = _run_of(folder, folders)
-    facts = {index: FoldFolder(path).facts() for index, path in folders.items() if FoldFolder(path).is_done}
-    return tuple(sorted({str(told["selected_by"]) for told in facts.values()})), changes_of(run, facts)
-
-
-def _trained_on(folder: Path, folders: Mapping[int, Path]) -> str:
-    told = _provenance(next(iter(folders.values()))).get("dataset")
-    if isinstance(told, str):
-        return told
-    run = _run_of(folder, folders)
-    return run.identity().dataset if run else ""
-
-
-def _heard(folder: Path, folders: Mapping[int, Path], corpus: PreparedCorpus, ids: Sequence[str]) -> dict[str, int]:
-    """Clips of each tested speaker who was in training; none where the model comes from another corpus."""
-    source = _provenance(next(iter(folders.values()))).get("corpus")
-    # A user's own manifests all have the reader `manifest`: there the name alone tells them apart.
-    same_reader = source == corpus.preparation.corpus != "manifest"
-    if not same_reader and _trained_on(folder, folders) != corpus.name:
-        return {}
-    heard: set[str] = set()
-    for index, of_fold in folders.items():
-        heard |= set(speakers_trained_on(of_fold)) or _trained_speakers(_run_of(folder, folders), index)
-    clips = Counter(corpus.by_id[i].speaker for i in ids)
-    return {speaker: clips[speaker] for speaker in sorted(clips) if speaker in heard}
-
-
-def _trained_speakers(run: Run | None, fold: int) -> set[str]:
-    """Who stood on the training and validation side of a fold, from the run's `folds.csv`."""
-    if run is None or not run.folds_path.is_file():
-        return set()
-    try:
-        _, rows = read_table(run.folds_path)
-        return {row["speaker"] for row in rows if row["fold"] == str(fold) and row["side"] != "test"}
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"{run.folds_path} cannot be read as the folds of a run ({error!r})\n"
-            f"  delete it and run the same `ser train` again, which writes it anew"
-        ) from None

@@ -46,6 +46,8 @@ def mapping_sentences(found: CrossScores) -> list[str]:
         sentences.append(f"What the model tells apart and the chosen labels merge is counted together: {told}.")
     if found.left_out:
         sentences.append(f"Left out, since the model does not know their emotion: {_counted(found.left_out)}.")
+    if found.mixtures:
+        sentences.append(f"Left out, since nothing is tested on mixtures: {count_of(found.mixtures, 'clip')}.")
     if found.outside:
         told = ", ".join(
             f"{o.label} (mean probability {o.mean_probability:.3f}, first choice for {count_of(o.clips, 'clip')})"

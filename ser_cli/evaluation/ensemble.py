@@ -22,7 +22,14 @@ from ser_cli.evaluation.same_folds import (
 )
 from ser_cli.evaluation.scores import RATES, FoldedScores, RunScores, evaluate_run, lacking_of, score_folds
 from ser_cli.evaluation.sections import breakdown_sections, difference_tile, score_tiles, scores_table
-from ser_cli.evaluation.sentences import few_speakers, interval_sentence, labels_sentence, told_of
+from ser_cli.evaluation.sentences import (
+    few_speakers,
+    interval_sentence,
+    labels_sentences,
+    missing_folds_warning,
+    told_of,
+    too_few,
+)
 from ser_cli.evaluation.tables import Column, Table, Value, rate_columns, signed_points
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
@@ -48,8 +55,6 @@ class RunEnsemble:
         first = self.members[0]
         return {
             **runs_as_json(self.names, self.members),
-            "label_set": first.identity.label_set,
-            "where": list(first.identity.where),
             **self.averaged.as_json(),
             "missing_folds": first.missing_folds,
             "gain": {
@@ -137,7 +142,7 @@ def ensemble_sentences(found: RunEnsemble) -> list[str]:
         if gain.interval.low <= 0 <= gain.interval.high:
             chance = ", which may well be chance"
         elif drawn.are_few:
-            chance = f", but {drawn.known} speakers are too few to tell"
+            chance = f", but {too_few(drawn)} to tell"
         sentences.append(
             f"{TITLES[rate]} of all clips pooled: {signed_points(gain.value)} ({low} to {high}) percentage points over"
             f" the mean of the runs' own, with its 95 % interval{chance}."
@@ -154,9 +159,7 @@ def ensemble_sentences(found: RunEnsemble) -> list[str]:
 def ensemble_warnings(found: RunEnsemble) -> list[str]:
     """What makes the average look better than it is."""
     warnings = origin_warnings(found.names, found.members)
-    missing = found.members[0].missing_folds
-    if missing:
-        warnings.append(f"Not done yet: fold {', '.join(map(str, missing))}; these figures cover the others.")
+    warnings += missing_folds_warning(found.members[0].missing_folds)
     if 0 < len(found.normalized) < len(found.names):
         warnings.append(
             f"{', '.join(found.normalized)}: {CAPTION}; so the average too hears tested clips against other"
@@ -197,7 +200,10 @@ def describe_ensemble(found: RunEnsemble, *, pictures: bool) -> Report:
     manifests = told_of((n, m.identity.manifest_hash) for n, m in zip(found.names, found.members, strict=True))
     return Report(
         title=f"{identity.dataset}, average of {len(found.names)} runs",
-        sentences=(*ensemble_sentences(found), labels_sentence(identity)),
+        sentences=(
+            *ensemble_sentences(found),
+            *labels_sentences((name, member.identity) for name, member in zip(found.names, found.members, strict=True)),
+        ),
         warnings=tuple(ensemble_warnings(found)),
         tiles=(*score_tiles(breakdown), *gained),
         sections=(runs, *(normalized.captioned(sections) if normalized else sections)),

@@ -43,20 +43,26 @@ class Resampled:
     """How many there are."""
     unknown: int = 0
     """Of these, clips of unknown speakers, each drawn for itself among known speakers."""
+    of_one: bool = False
+    """Whether all clips are of one known speaker, so that nothing but clips could be drawn."""
 
     @property
     def known(self) -> int:
-        """Speakers that are known."""
+        """Speakers that are known; 0 where clips are drawn since they are not."""
+        if self.kind == "clip":
+            return int(self.of_one)
         return self.units - self.unknown
 
     @property
     def are_few(self) -> bool:
         """Whether intervals rest on so few speakers that they are rough."""
-        return self.kind == "speaker" and self.known < FEW_SPEAKERS
+        return (self.kind == "speaker" or self.of_one) and self.known < FEW_SPEAKERS
 
     @property
     def told(self) -> str:
         """`24 speakers`, for sentences."""
+        if self.of_one:
+            return f"{count_of(self.units, self.kind)} of one speaker"
         if self.unknown:
             return f"{count_of(self.known, 'speaker')} and {count_of(self.unknown, 'clip')} of unknown speakers"
         return count_of(self.units, self.kind)
@@ -92,6 +98,8 @@ class Units:
     """(units,): how many units are like this one."""
     unknown: int = 0
     """Clips of unknown speakers among units that are speakers."""
+    of_one: bool = False
+    """Whether units are clips because all are of one speaker."""
 
     @property
     def total(self) -> int:
@@ -101,7 +109,7 @@ class Units:
     @property
     def resampled(self) -> Resampled:
         """What is drawn, for reports."""
-        return Resampled(self.kind, self.total, self.unknown)
+        return Resampled(self.kind, self.total, self.unknown, self.of_one)
 
 
 def count_units(
@@ -139,7 +147,9 @@ def count_units(
     for row, cells in members:
         for model, truth, predicted in cells:
             contributions[row, model, truth, predicted] += 1
-    return Units("speaker" if clustered else "clip", contributions, multiplicity, len(alone) if clustered else 0)
+    if clustered:
+        return Units("speaker", contributions, multiplicity, len(alone))
+    return Units("clip", contributions, multiplicity, of_one=len(named) == 1 and all(known.values()))
 
 
 def resample(units: Units, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from ser_cli.evaluation.pages import Picture, Report, Section
 from ser_cli.evaluation.report_folder import write_text_alone
 from ser_cli.evaluation.scores import RunScores, read_history, tested_predictions
 from ser_cli.evaluation.sections import breakdown_sections, intervals_table, score_tiles, scores_table, task_sections
-from ser_cli.evaluation.sentences import SELECTION_SENTENCES, few_speakers, labels_sentence
+from ser_cli.evaluation.sentences import SELECTION_SENTENCES, few_speakers, labels_sentence, missing_folds_warning
 from ser_cli.files import read_json_object
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
@@ -34,9 +34,7 @@ def describe_run(run: Run, scores: RunScores, *, pictures: bool, clips: Sequence
     identity, breakdown = scores.identity, scores.breakdown
     warnings = [SELECTION_SENTENCES["test"]] if scores.selected_by == "test" else []
     warnings += [f"Changed while the run went on: {change}." for change in scores.changes]
-    if scores.missing_folds:
-        missing = ", ".join(map(str, scores.missing_folds))
-        warnings.append(f"Not done yet: fold {missing}; these figures cover the others.")
+    warnings += missing_folds_warning(scores.missing_folds)
     sentences = [
         *([SELECTION_SENTENCES[scores.selected_by]] if scores.selected_by != "test" else []),
         *scores.normalization.sentences(),

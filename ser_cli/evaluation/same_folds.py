@@ -1,20 +1,16 @@
 """Runs that tested the same clips in the same folds: what two are compared by, and what several are averaged over."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ser_cli.data.protocols import SEEDED, SEEDED_SESSIONS
+from ser_cli.data.protocols import DEALT
 from ser_cli.errors import RunError, count_of
 from ser_cli.evaluation.breakdown import Person, read_people
 from ser_cli.evaluation.scores import RunScores, tested_predictions
 from ser_cli.evaluation.sentences import changed_warnings, selection_told, told_of
 from ser_cli.runs.directory import Run
 from ser_cli.runs.predictions import Prediction
-
-SEEDED_NAME = re.compile(rf"{SEEDED}-(\d+)-of-\d+-(speaker|session)s-seed-(\d+)")
-"""What a protocol is called that a seed dealt; see `data/protocols.py`."""
 
 
 def predictions_of_all(runs: Sequence[Run], done_to_them: str) -> list[list[Prediction]]:
@@ -61,6 +57,7 @@ def runs_as_json(names: Sequence[str], scores: Sequence[RunScores]) -> dict[str,
         "protocol_hash": identity.protocol_hash,
         "runs": [
             {"run": name, "recipe": s.identity.recipe, "encoder": s.identity.encoder, "seed": s.identity.seed,
+             "label_set": s.identity.label_set, "where": list(s.identity.where), "targets": s.identity.targets,
              "selected_by": s.selected_by, "protocol_rule": s.rule, "changes": list(s.changes),
              **s.normalization.as_json(), "pooled": asdict(s.pooled), "mean": s.mean, "std": s.std}
             for name, s in zip(names, scores, strict=True)
@@ -122,11 +119,8 @@ def _protocol_advice(wanted: str, other: str) -> str:
     """How a run comes to the folds of another, as `ser train` takes it."""
     if wanted == other:
         return f"both are called {wanted} and divide other speakers: train both with one corpus and one --where"
-    option = wanted
-    if seeded := SEEDED_NAME.fullmatch(wanted):
-        folds, unit, seed = seeded.groups()
-        option = f"{SEEDED if unit == 'speaker' else SEEDED_SESSIONS} --folds {folds} --seed {seed}"
-    return f"take runs with one protocol: train again with --protocol {option}"
+    any_seed = ", with any --seed" if DEALT.fullmatch(wanted) else ""
+    return f"take runs with one protocol: train again with --protocol {wanted}{any_seed}"
 
 
 def _in_order(run: Run) -> list[Prediction]:

@@ -61,7 +61,20 @@ def few_speakers(drawn: Resampled) -> list[str]:
     """A warning where intervals rest on few speakers."""
     if not drawn.are_few:
         return []
-    return [f"Only {drawn.known} speakers are tested: the intervals are rough, and rather too narrow."]
+    if drawn.of_one:
+        return ["Only one speaker is tested, so the intervals tell nothing of other speakers and are much too narrow."]
+    told = "one speaker is" if drawn.known == 1 else f"{drawn.known} speakers are"
+    return [f"Only {told} tested: the intervals are rough, and rather too narrow."]
+
+
+def too_few(drawn: Resampled) -> str:
+    """`4 speakers are too few`, for sentences."""
+    return "one speaker is too few" if drawn.known == 1 else f"{drawn.known} speakers are too few"
+
+
+def missing_folds_warning(missing: Sequence[int]) -> list[str]:
+    """A warning where figures are of some folds; none where they are of all."""
+    return [f"Not done yet: fold {', '.join(map(str, missing))}; these figures cover the others."] if missing else []
 
 
 def interval_sentence(breakdown: Breakdown) -> str:
@@ -80,3 +93,8 @@ def labels_sentence(identity: RunIdentity) -> str:
     where = f"; only utterances with {' and '.join(identity.where)}" if identity.where else ""
     targets = "; learnt from the raters' votes, scored against their verdict" if identity.targets == "soft" else ""
     return f"Labels {identity.label_set}: {', '.join(identity.labels)}{where}{targets}."
+
+
+def labels_sentences(runs: Iterable[tuple[str, RunIdentity]]) -> list[str]:
+    """The same of several runs, by their names: runs that tested the same clips may have learnt from others."""
+    return told_of((name, labels_sentence(identity)) for name, identity in runs)
