@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -156,6 +156,12 @@ def read_table(path: Path, most_bytes: int = MAX_TABLE_BYTES) -> tuple[tuple[str
             raise ValueError(f"line {number} has {len(line):,} values for {len(header):,} columns")
         rows.append(dict(zip(header, line, strict=True)))
     return tuple(header), rows
+
+
+def separator_told(header: Sequence[str]) -> str:
+    """The end of a sentence on a header that other characters than commas part; nothing where commas do."""
+    separator = next((s for s in (";", "\t", "|") if len(header) == 1 and s in header[0]), "")
+    return f"; its columns are separated by {separator!r}; save it with commas" if separator else ""
 
 
 def read_lines(text: str) -> Iterator[tuple[int, list[str]]]:

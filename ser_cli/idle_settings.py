@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ser_cli.encoder_settings import BUILT_IN_ENCODER
-from ser_cli.recipe import Recipe
+from ser_cli.recipe import Recipe, parse_overrides
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,12 @@ def idle_settings(recipes: Sequence[Recipe], changes: Iterable[str]) -> Iterator
         A sentence for each change that all recipes leave unread, with the reason of the first.
     """
     for change in changes:
-        key = change.partition("=")[0].strip()
-        reasons = [why_idle(recipe, key) for recipe in recipes]
-        if all(reasons):
-            yield f"--set {change} changes nothing: {key} is not read, since {reasons[0]}"
+        keys = list(parse_overrides([change]))
+        for key in keys:
+            reasons = [why_idle(recipe, key) for recipe in recipes]
+            if all(reasons):
+                what = f"--set {change}" if len(keys) == 1 else f"{key} in --set {change}"
+                yield f"{what} changes nothing: {key} is not read, since {reasons[0]}"
 
 
 def idle_cells(

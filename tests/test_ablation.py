@@ -555,6 +555,28 @@ def test_a_study_of_one_fold_is_whole_in_itself(studied, tmp_path):
     assert "Not done yet: cell 1 (1 of 2 folds)" in more.stderr
 
 
+def test_a_study_writes_one_report_whatever_command_came_last(studied, tmp_path):
+    # Two seeds of cell 1, one of cell 2: the second seed is lacking in cell 2, whichever seed was asked for last.
+    folder = tmp_path / "copy"
+    shutil.copytree(studied[0], folder)
+    command = ("--grid", "rules.toml", "--output", "one", "--json", "--protocol", "seeded", "--folds", 2)
+    ablate(folder, *command, "--cells", 1, "--seed", 0)
+    ablate(folder, *command, "--cells", 1, "--seed", 1)
+    last = ablate(folder, *command, "--cells", 2, "--seed", 0)
+    assert last.exit_code == 0, last.stderr
+    values = json.loads(last.stdout)
+    assert [(cell["folds_done"], cell["folds_in_all"]) for cell in values["cells"]] == [(4, 4), (2, 4)]
+    again = ablate(folder, *command, "--cells", 1, "--seed", 1)
+    assert json.loads(again.stdout) == values
+    dealt = [Run(folder / f"one/cells/01-none/seed-{seed}").identity() for seed in (0, 1)]
+    assert dealt[0].protocol_hash != dealt[1].protocol_hash
+    assert values["protocols"] == [
+        {"seed": n, "protocol": one.protocol, "protocol_hash": one.protocol_hash} for n, one in enumerate(dealt)
+    ]
+    told = ", ".join(f"{one.protocol} (hash {one.protocol_hash[:12]}) with seed {n}" for n, one in enumerate(dealt))
+    assert f"protocol {told}." in again.stderr
+
+
 def test_a_dry_run_refuses_what_the_run_would_refuse(studied, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(studied[0], folder)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,15 @@ def test_what_is_missing_is_counted_and_the_first_ten_ids_are_named(ser, ravdess
     listed = home / "corpora/ravdess/missing.txt"
     assert str(listed) in told
     assert listed.read_text().split() == sorted(gone)
+
+
+def test_speakers_are_counted_who_were_found(ser, ravdess):
+    found = {path.name for path in ravdess.glob("Actor_*") if any(path.iterdir())}
+    result = ser("prepare", "--dataset", "ravdess", "--source", ravdess, "--json")
+    assert json.loads(result.stdout)["speakers"] == len(found)
+    shutil.rmtree(ravdess / min(found))
+    again = ser("prepare", "--dataset", "ravdess", "--source", ravdess, "--json", "--force")
+    assert json.loads(again.stdout)["speakers"] == len(found) - 1
 
 
 def test_durations_rates_and_channels_are_told(ser, tmp_path):

@@ -205,6 +205,16 @@ def test_what_labels_and_conditions_leave_out_is_counted_in_all_forms_of_the_rep
     assert "2 of 6 prepared" in page and "only utterances with" in page
 
 
+def test_the_predictions_of_one_report_do_not_stay_beside_another(ser, trained, tones):
+    assert ser("evaluate", trained, "--manifest", tones, "--output", "out").exit_code == 0
+    assert Path("out/predictions.csv").is_file()
+    assert ser("evaluate", trained, trained, "--output", "out", "--force").exit_code == 0
+    assert not Path("out/predictions.csv").exists()
+    Path("out/predictions.csv").write_text("mine")
+    assert ser("evaluate", trained, trained, "--output", "out", "--force").exit_code == 0
+    assert Path("out/predictions.csv").read_text() == "mine"
+
+
 def test_nothing_is_tested_on_mixtures(ser, trained, tones):
     assert ser("mix", "--dataset", "tones", "--count", 12, "--with-originals", "--output", "more").exit_code == 0
     asked = ("evaluate", trained, "--manifest", "more/manifest.csv")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,18 @@ def test_table_and_report_tell_the_runs_and_their_average(ser):
     assert Path("averaged/report.html").exists()
     assert Path("averaged/figures/confusion-counts.png").exists()
     assert not (runs[0] / "report.html").exists()
+
+
+def test_seeds_can_be_averaged_where_a_seed_dealt_the_folds(ser, tones):
+    train = ("train", "--manifest", tones, "--folds", 2, *TINY, "--epochs", 1, "--output")
+    assert ser(*train, "one").exit_code == 0
+    assert ser(*train, "other", "--seed", 1).exit_code == 0
+    refused = ser("evaluate", "one", "other", "--ensemble")
+    option, name = re.findall(r"train again with (--protocol) (\S+), with any --seed", refused.stderr)[0]
+    assert ser(*train, "third", option, name, "--seed", 1).exit_code == 0
+    result = ser("evaluate", "one", "third", "--ensemble", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [run["seed"] for run in json.loads(result.stdout)["runs"]] == [0, 1]
 
 
 def test_what_an_average_rests_on_is_told(ser):

@@ -213,3 +213,10 @@ def test_no_cell_of_a_shipped_grid_changes_nothing():
         grid = load_grid(name)
         changes = {cell.name: cell.changes for cell in grid.cells}
         assert not list(idle_cells(changes, {c.name: c.recipe for c in grid.cells}, grid.reference.recipe)), name
+
+
+def test_a_change_in_the_form_of_a_table_is_told_key_by_key():
+    change = "mixup={lam_lambda = 0.3, share = 0.4}"
+    told = list(idle_settings([load_recipe("mll", [change])], [change]))
+    assert told == [f"mixup.lam_lambda in --set {change} changes nothing: mixup.lam_lambda is not read, since"
+                    " mixup.method is eam"]  # fmt: skip

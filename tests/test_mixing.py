@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from ser_cli.cli import app
 from ser_cli.data.store import open_corpus
 from ser_cli.recipe_settings import MixupSettings
 from tests.conftest import TINY
+from tests.runs_on_disk import LABELS
 
 
 @pytest.fixture
@@ -264,6 +267,18 @@ def test_two_that_write_one_folder_at_once_do_not_delete_each_other(ser, corpus,
     assert not list(Path().glob("**/*.lock"))
 
 
+def test_what_the_choice_left_out_is_told_as_such(ser, corpus):
+    command = ("mix", "--dataset", "tones", "--output", "mixed", "--where")
+    refused = ser(*command, "emotion=happy", "--from", "sad")
+    assert "no clip of that emotion is left; loosen --where emotion=happy, or choose another --fold" in refused.stderr
+    Path("pairs.csv").write_text("source_a,source_b\np1/sad-0,p2/sad-0\n")
+    refused = ser(*command, "speaker=p2", "--pairs", "pairs.csv")
+    assert "line 2: p1/sad-0 is left out by --labels or --where" in refused.stderr
+    Path("pairs.csv").write_text("source_a;source_b\np1/sad-0;p2/sad-0\n")
+    refused = ser("mix", "--dataset", "tones", "--output", "mixed", "--pairs", "pairs.csv")
+    assert "no column 'source_a'; its columns are separated by ';'; save it with commas\n" in refused.stderr
+
+
 def test_a_plan_that_does_not_fit_the_corpus_is_told(ser, corpus):
     mixed(ser, "--count", 2)
     text = Path("mixed/plan.csv").read_text()
@@ -304,6 +319,61 @@ def test_force_replaces_the_mixtures_and_nothing_that_lies_beside_them(ser, corp
     assert [row["file_name"] for row in rows_of(Path("mixed/metadata.csv"))] == [
         f"audio/mix-000{n}.flac" for n in (1, 2)
     ]
+
+
+def test_force_leaves_a_manifest_and_a_page_of_ones_own(ser, corpus):
+    command = ("mix", "--dataset", "tones", "--output", "mixed", "--count", 2)
+    mixed(ser, "--count", 2)
+    mine = {"manifest.csv": "path,emotion,speaker\na.wav,sad,p1\n", "index.html": "<!doctype html><title>Mine</title>"}
+    for name, content in mine.items():
+        Path("mixed", name).write_text(content)
+    assert ser(*command, "--no-page", "--force").exit_code == 0
+    for name, options in {"manifest.csv": ("--no-page", "--with-originals"), "index.html": ()}.items():
+        refused = ser(*command, *options, "--force")
+        assert refused.exit_code == 2
+        assert f"mixed/{name} was not written by `ser mix`; move it away, or choose another --output" in refused.stderr
+    assert {name: Path("mixed", name).read_text() for name in mine} == mine
+    for name in mine:
+        Path("mixed", name).unlink()
+    assert ser(*command, "--with-originals", "--force").exit_code == 0
+    assert ser(*command, "--no-page", "--force").exit_code == 0  # these are its own
+    assert not Path("mixed/manifest.csv").exists() and not Path("mixed/index.html").exists()
+
+
+@pytest.mark.parametrize("output", ["my mix", "demo", "tones.d/-x"])
+def test_the_commands_that_train_on_mixtures_can_be_run(ser, corpus, output):
+    told = ser("mix", "--dataset", "tones", "--output", output, "--count", 9, "--no-page", "--with-originals").stderr
+    prepare, train = re.findall(r"train on it: ser (.*), then ser (.*)", told)[0]
+    result = ser(*shlex.split(prepare))
+    assert result.exit_code == 0, result.stderr
+    result = ser(*shlex.split(train), "--folds", 2, "--encoder", "conformer", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_the_votes_of_originals_and_mixtures_are_those_of_the_raters_where_they_are_asked_for(ser, tones, home):
+    lines = tones.read_text().splitlines()
+    cast = {"angry": "angry:2 sad:1", "happy": "happy:3", "sad": "sad:1 happy:1"}
+    rows = [f"{line},{cast[line.split(',')[1]]}" for line in lines[1:]]
+    tones.write_text("\n".join([lines[0] + ",votes", *rows]) + "\n")
+    shares = {"angry": {"angry": 2 / 3, "sad": 1 / 3}, "happy": {"happy": 1.0}, "sad": {"sad": 0.5, "happy": 0.5}}
+    command = ("mix", "--manifest", tones, "--count", 12, "--no-page", "--with-originals", "--output")
+    plain = ser(*command, "plain")
+    assert (
+        "warning: the raters of 36 clips voted for several emotions, and only their verdict is written" in plain.stderr
+    )
+    assert {row["votes"] for row in rows_of(Path("plain/manifest.csv")) if row["id"] == "p1/angry-0"} == {"angry:1"}
+    result = ser(*command, "soft", "--targets", "soft")
+    assert result.exit_code == 0 and "voted for several" not in result.stderr, result.stderr
+    told = {row["id"]: row for row in rows_of(Path("soft/manifest.csv"))}
+    for row in rows_of(Path("soft/metadata.csv")):
+        weight = float(row["lambda"])
+        a, b = shares[row["emotion_a"]], shares[row["emotion_b"]]
+        for label in LABELS:
+            mixed_share = (1 - weight) * a.get(label, 0) + weight * b.get(label, 0)
+            assert float(row[f"target_{label}"]) == pytest.approx(mixed_share, abs=1e-5)
+    votes = dict(part.split(":") for part in told["p1/angry-0"]["votes"].split())
+    assert {label: float(share) for label, share in votes.items()} == pytest.approx({"angry": 0.6667, "sad": 0.3333})
+    assert told["p1/sad-0"]["emotion"] == "sad"  # the verdict stands
 
 
 def test_a_link_among_the_mixtures_is_not_followed_when_they_are_replaced(ser, corpus):

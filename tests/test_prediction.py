@@ -1,5 +1,6 @@
 """`ser predict` through the command line: what is printed, in which order, and what becomes of bad input."""
 
+import errno
 import io
 import json
 import os
@@ -359,6 +360,33 @@ def test_silence_is_an_error_in_windows_too_and_a_pause_is_none(ser, run_folder)
     # The voice lies where no window hears: that is no silence.
     apart = ser("predict", "--model", run_folder, "--window", 0.5, "--hop", 2.2, "--json", "late.wav")
     assert [("label" in json.loads(line)) for line in apart.stdout.splitlines()] == [True] * 2
+
+
+def test_linked_folders_are_searched_and_a_loop_of_links_ends(ser, run_folder, tmp_path):
+    write_tone(tmp_path / "elsewhere/one.wav", 440)
+    write_tone(tmp_path / "calls/real/two.wav", 440)
+    (tmp_path / "calls/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "calls")
+    result = ser("predict", "--model", run_folder, tmp_path / "calls")
+    assert result.exit_code == 0, result.stderr
+    found = [Path(line.split("\t")[0]).relative_to(tmp_path) for line in result.stdout.splitlines()]
+    assert found == [Path("calls/linked/one.wav"), Path("calls/real/two.wav")]
+
+
+def test_a_folder_that_cannot_be_read_is_told(monkeypatch, tmp_path):
+    write_tone(tmp_path / "calls/a/one.wav", 440)
+    (tmp_path / "calls/b").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = list(list_recordings([str(tmp_path / "calls")]))
+    told = Missing(str(tmp_path / "calls/b"), "the folder cannot be read (Permission denied)")
+    assert found == [str(tmp_path / "calls/a/one.wav"), told]
 
 
 def test_a_file_of_windows_with_errors_is_gone_on_with(ser, run_folder):

@@ -286,3 +286,14 @@ def test_what_failed_beside_other_recordings_of_its_speaker_is_tried_again_only_
     again = ser(*command)
     assert (again.exit_code, Path("out.tsv").read_bytes()) == (1, before)
     assert ser(*command, "--force").exit_code == 0
+
+
+def test_blanks_in_the_header_of_a_table_are_no_matter_and_other_separators_are_told(ser, trained, calls):
+    recordings = [name for names in calls.values() for name in names]
+    rows = [(name, Path(name).parent.name) for name in recordings]
+    Path("who.csv").write_text("path, speaker\n" + "".join(f"{name},{who}\n" for name, who in rows))
+    command = ("predict", "--model", trained / "run", *recordings, "--speakers")
+    assert ser(*command, "who.csv").stdout == ser(*command, "folder").stdout
+    Path("who.csv").write_text("path;speaker\n" + "".join(f"{name};{who}\n" for name, who in rows))
+    refused = ser(*command, "who.csv")
+    assert "found: path;speaker; its columns are separated by ';'; save it with commas\n" in refused.stderr

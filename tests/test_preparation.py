@@ -340,6 +340,47 @@ def test_damaged_files_of_a_prepared_corpus_are_noticed(ser, tones, home):
     assert "--force" in result.stderr
 
 
+def test_the_command_that_prepares_a_damaged_corpus_again_can_be_run(ser, tones, home):
+    folder = tones.parent.rename(tones.parent.with_name("with a space"))
+    manifest = folder / tones.name
+    chosen = ("--name", "foo", "--labels", "sad,happy,angry", "--skip-unreadable")
+    (folder / "p1/sad-0.wav").write_bytes(b"RIFF")
+    assert ser("prepare", "--manifest", manifest, *chosen).exit_code == 0
+    before = json.loads((home / "corpora/foo/prepared.json").read_text())
+    audio = home / "corpora/foo/audio.f32"
+    audio.write_bytes(audio.read_bytes()[:-8])
+    told = ser("train", "--dataset", "foo", "--encoder", "conformer").stderr
+    (command,) = re.findall(r"prepare it again: ser (.*)", told)
+    result = ser(*shlex.split(command))
+    assert result.exit_code == 0, result.stderr
+    after = json.loads((home / "corpora/foo/prepared.json").read_text())
+    assert {key: after[key] for key in ("labels", "fingerprint")} == {
+        key: before[key] for key in ("labels", "fingerprint")
+    }
+
+
+def test_labels_that_nobody_chose_follow_the_manifest(ser, tones):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    tones.write_text(tones.read_text().replace(",sad,", ",gloomy,"))
+    told = ser("train", "--manifest", tones, "--folds", 2, "--encoder", "conformer").stderr
+    assert "declared" not in told
+    (command,) = re.findall(r"replace it: ser (.*)", told)
+    assert ser(*shlex.split(command)).exit_code == 0
+    assert ser("train", "--manifest", tones, "--folds", 2, "--encoder", "conformer", "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["my calls.csv", "emodb.csv", "-.csv"])
+def test_a_manifest_whose_name_cannot_be_a_datasets_is_told_what_to_do(ser, tones, name):
+    manifest = tones.rename(tones.with_name(name))
+    for dry in ((), ("--dry-run",)):
+        refused = ser("train", "--manifest", manifest, "--encoder", "conformer", "--folds", 2, *dry)
+        assert refused.exit_code == 2, refused.stderr
+        command, dataset = re.findall(r"name it otherwise: ser (.*), then (--dataset .*)", refused.stderr)[0]
+    assert ser(*shlex.split(command)).exit_code == 0
+    result = ser("train", *shlex.split(dataset), "--encoder", "conformer", "--folds", 2, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_two_manifests_of_one_name_do_not_mix(ser, tmp_path):
     ser("prepare", "--manifest", write_tone_corpus(tmp_path / "one", speakers=2))
     result = ser("prepare", "--manifest", write_tone_corpus(tmp_path / "two", speakers=3))

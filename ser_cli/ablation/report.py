@@ -103,7 +103,7 @@ def study_sentences(found: StudyScores) -> list[str]:
     few = any(kind.are_few for kind in kinds)
     sentences = [
         f"Grid {grid.name}: {grid.title}. Recipe {grid.recipe_name}, {study.plan.corpus.name}, protocol"
-        f" {study.plan.protocol.name} (hash {study.plan.protocol.hash[:12]}).",
+        f" {_protocols_told(study)}.",
         *_rules(found),
         *_selection(found, flattering=False),
         *([f"The paper's figures: {grid.source}."] if grid.source else []),
@@ -117,6 +117,14 @@ def study_sentences(found: StudyScores) -> list[str]:
         *(f"Not in this grid: {sentence}" for sentence in grid.left_out),
     ]  # fmt: skip
     return sentences
+
+
+def _protocols_told(study: Study) -> str:
+    """The protocol, or that of each seed where seeds deal the folds."""
+    told = {seed: f"{protocol.name} (hash {protocol.hash[:12]})" for seed, protocol in study.protocols.items()}
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return ", ".join(f"{text} with seed {seed}" for seed, text in told.items())
 
 
 def _rules(found: StudyScores) -> list[str]:
@@ -240,7 +248,7 @@ def describe_study(found: StudyScores) -> Report:
         ),
         facts=(
             ("grid hash", study.grid.hash),
-            ("protocol hash", study.plan.protocol.hash),
+            *(("protocol hash", told) for told in dict.fromkeys(p.hash for p in study.protocols.values())),
             ("folds hash", study.plan.identity.folds_hash),
             ("manifest hash", study.plan.identity.manifest_hash),
         ),

@@ -101,6 +101,10 @@ class StudyScores:
             "reference": grid.reference.name,
             "rates": list(grid.rates),
             "seeds": sorted({run.seed for run in self.study.runs}),
+            "protocols": [
+                {"seed": seed, "protocol": protocol.name, "protocol_hash": protocol.hash}
+                for seed, protocol in self.study.protocols.items()
+            ],
             "cells": [self._cell_json(found) for found in self.cells],
             "bootstrap": {"level": LEVEL, "method": "paired percentile bootstrap", "resamples": RESAMPLES},
             "left_out": list(grid.left_out),

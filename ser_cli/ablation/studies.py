@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_cli.ablation.grids import Grid, GridCell
+from ser_cli.data.protocols import Protocol
 from ser_cli.data.store import PreparedCorpus
 from ser_cli.errors import SHOWN_PROBLEMS, RunError, count_of
 from ser_cli.files import read_json_object, write_json
@@ -79,7 +80,7 @@ class Study:
     seeds: tuple[int, ...]
     """That are asked for."""
     runs: tuple[CellRun, ...]
-    """Of every cell, with each seed that is asked for or lies in the folder."""
+    """Of every cell, with each seed that is asked for, or lies in the folder of any cell."""
     plan_with: Callable[[int], Plan]
     """The folds of the reference cell with any seed."""
 
@@ -92,6 +93,11 @@ class Study:
     def plan(self) -> Plan:
         """Of the reference cell, with the first seed: what holds for all."""
         return self.plan_with(self.first_seed)
+
+    @property
+    def protocols(self) -> dict[int, Protocol]:
+        """By seed: folds that a seed deals are others with each."""
+        return {seed: self.plan_with(seed).protocol for seed in sorted({run.seed for run in self.runs})}
 
     def runs_of(self, cell: GridCell) -> list[CellRun]:
         """The runs of a cell, by seed; those asked for first."""
@@ -162,14 +168,16 @@ def plan_study(
         settled = plan(grid.reference, first).identity
         hashes = grid.hash[:4] + settled.folds_hash[:4]
         folder = Path("studies") / f"{corpus.name}-{grid.name}-{hashes}"
-    runs = []
-    for cell in grid.cells:
-        place = folder / "cells" / cell.folder_name
-        there = sorted(
-            int(n) for path in place.glob("seed-*") if (n := path.name[5:]).isdecimal() and int(n) not in asked
-        )
-        runs += [CellRun(cell, seed, plan(cell, seed), place / f"seed-{seed}") for seed in (*asked, *there)]
-    return Study(folder, grid, asked, tuple(runs), partial(plan, grid.reference))
+    places = {cell.number: folder / "cells" / cell.folder_name for cell in grid.cells}
+    # Of every cell: a seed that one of them has is lacking in the others, whatever the last command asked for.
+    lying = {int(n) for place in places.values() for path in place.glob("seed-*") if (n := path.name[5:]).isdecimal()}
+    seeds_of_all = (*asked, *sorted(lying - set(asked)))
+    runs = tuple(
+        CellRun(cell, seed, plan(cell, seed), places[cell.number] / f"seed-{seed}")
+        for cell in grid.cells
+        for seed in seeds_of_all
+    )
+    return Study(folder, grid, asked, runs, partial(plan, grid.reference))
 
 
 def open_study(study: Study, *, force: bool = False) -> None:

@@ -1,7 +1,7 @@
 """`ser evaluate`: score runs from their predictions on disk, compare two, or ask a model about another corpus."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -280,6 +280,7 @@ def _evaluate_elsewhere(
 
     require_working_torch()
     from ser_cli.evaluation import cross_corpus, cross_report
+    from ser_cli.runs.report_files import PREDICTIONS_NAME
 
     with counting_bar(console, "classifying", "clip") as progress:
         found = cross_corpus.evaluate_on_corpus(
@@ -292,10 +293,9 @@ def _evaluate_elsewhere(
         console.say(sentence)
     for warning in cross_report.cross_warnings(found):
         console.insist(warning)
-    if output is not None:
-        cross_report.write_cross_predictions(output / "predictions.csv", found)
     describe = functools.partial(cross_report.describe_cross, found)
-    _write(console, output, describe, found.as_json(), figures=figures)
+    beside = {PREDICTIONS_NAME: cross_report.cross_predictions(found)}
+    _write(console, output, describe, found.as_json(), figures=figures, beside=beside)
     if json:
         console.result_json(found.as_json())
     else:
@@ -303,13 +303,19 @@ def _evaluate_elsewhere(
 
 
 def _write(
-    console: Console, output: Path | None, describe: "Callable[..., Report]", scores: dict[str, Any], *, figures: bool
+    console: Console,
+    output: Path | None,
+    describe: "Callable[..., Report]",
+    scores: dict[str, Any],
+    *,
+    figures: bool,
+    beside: "Mapping[str, bytes] | None" = None,
 ) -> None:
     from ser_cli.evaluation.report_folder import write_files
 
     if output is None:
         return
-    page = write_files(output, describe(pictures=figures), scores, pictures=figures)
+    page = write_files(output, describe(pictures=figures), scores, pictures=figures, beside=beside)
     _say_where(console, page or output / "report.md")
 
 

@@ -1,5 +1,6 @@
 """`ser mix`: mix clips of a corpus to hear what training hears, or to train on."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -113,6 +114,10 @@ def mix(
     ] = None,
     labels: options.Labels = None,
     where: options.Where = None,
+    targets: Annotated[
+        Literal["hard", "soft"],
+        typer.Option(metavar="hard|soft", help="Mix labels of the raters' verdicts, or the shares of their votes."),
+    ] = "hard",
     with_originals: Annotated[
         bool,
         typer.Option(
@@ -161,10 +166,14 @@ def mix(
     }
     settings = MixupSettings.model_validate(options.given(asked))
     with counting_bar(console, "preparing", "clip") as progress:
-        corpus = options.open_chosen(dataset, manifest, labels, where, progress, may_prepare=not dry_run)
+        corpus = options.open_chosen(
+            dataset, manifest, labels, where, progress, soft=targets == "soft", may_prepare=not dry_run
+        )
     ids = _clips_of(console, corpus, fold, split, folds, protocol, seed or 0)
     choice = _Choice(count or DRAWN, pairs, plan, from_, into)
     plans = _plans(corpus, ids, settings, seed or 0, choice)
+    if with_originals and targets == "hard":
+        _say_lost_votes(console, corpus, ids)
     if dry_run:
         from ser_cli.mixtures.output_folder import require_free
 
@@ -204,9 +213,11 @@ def _write(
         more = f", the first {SHOWN_MIXTURES} of them" if len(clips) > SHOWN_MIXTURES else ""
         console.say(f"listen and look{more}: {output / PAGE_NAME}")
     if originals:
-        name = output.resolve().name
+        from ser_cli.preparation.sources import free_name
+
+        name = free_name(output.resolve().name)
         console.say(
-            f"train on it: ser prepare --manifest {output / MANIFEST_NAME} --name {name},"
+            f"train on it: ser prepare --manifest {shlex.quote(str(output / MANIFEST_NAME))} --name {name},"
             f" then ser train --dataset {name} --targets soft"
         )
     if not json:
@@ -287,6 +298,18 @@ def _clips_of(
     deals = "ser train --select validation" + (f" --seed {seed}" if seed else "")
     console.say(f"{corpus.name}: {split} side of fold {fold}, protocol {chosen.name}, as `{deals}` deals them")
     return _unmixed(console, corpus, dict(made[fold - 1].sides)[split])
+
+
+def _say_lost_votes(console: Console, corpus: "PreparedCorpus", ids: "Sequence[str]") -> None:
+    from ser_cli.data import votes
+    from ser_cli.data.selection import value_of
+
+    differing = sum(len(votes.parse_votes(value_of(corpus.by_id[identity], votes.COLUMN))) > 1 for identity in ids)
+    if differing:
+        console.warn(
+            f"the raters of {count_of(differing, 'clip')} voted for several emotions, and only their verdict is"
+            " written; --targets soft writes their votes"
+        )
 
 
 def _unmixed(console: Console, corpus: "PreparedCorpus", ids: "Sequence[str]") -> "tuple[str, ...]":

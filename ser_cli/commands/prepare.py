@@ -206,7 +206,7 @@ def _as_json(result: "PreparationResult") -> dict[str, Any]:
     return {
         "dataset": corpus.name,
         "manifest": str(corpus.folder / "manifest.csv"),
-        "speakers": len(report["speaker"]),
+        "speakers": sum(bool(cell["found"]) for cell in report["speaker"].values()),
         "hours": report["duration"]["hours"],
         "label_set": preparation.label_set,
         "labels": result.labels,

@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -257,9 +258,12 @@ def _state_of(status: os.stat_result) -> tuple[int, ...]:
 
 def _command(preparation: Preparation) -> str:
     """The command that prepared a corpus."""
+    named = ["--dataset", preparation.name]
     if preparation.manifest:
-        return f"ser prepare --manifest {preparation.manifest} --name {preparation.name} --source {preparation.source}"
-    return f"ser prepare --dataset {preparation.name} --source {preparation.source}"
+        labels = ",".join(preparation.labels)
+        named = ["--manifest", preparation.manifest, "--name", preparation.name, "--labels", labels]
+    skipping = ["--skip-unreadable"] if preparation.skipped else []
+    return shlex.join(["ser", "prepare", *named, "--source", preparation.source, *skipping])
 
 
 def _read_audio_index(path: Path) -> tuple[StoredAudio, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from ser_cli.data import votes
 from ser_cli.data.manifest import Utterance
 from ser_cli.errors import ProblemsError, UsageError, did_you_mean
-from ser_cli.files import ABSOLUTE, LEADS_OUT, path_fault, read_bounded, read_lines
+from ser_cli.files import ABSOLUTE, LEADS_OUT, path_fault, read_bounded, read_lines, separator_told
 
 REQUIRED_COLUMNS = ("path", "emotion", "speaker")
 OPTIONAL_COLUMNS = ("id", "session", "gender", "text", "dialog", votes.COLUMN)
@@ -118,12 +118,10 @@ def _require_columns(path: Path, header: Sequence[str]) -> None:
         nearest = get_close_matches(column, [other.lower() for other in others], n=1, cutoff=0.5)
         meant = [other for other in others if [other.lower()] == nearest]
         told.append(f"{column!r} (is it {meant[0]!r}?)" if meant else repr(column))
-    separator = next((s for s in (";", "\t", "|") if len(header) == 1 and s in header[0]), "")
     raise UsageError(
         f"{path}: no column {', '.join(told)}\n"
-        f"  found: {', '.join(header) or 'an empty first line'}\n"
-        + (f"  its columns are separated by {separator!r}; save it with commas\n" if separator else "")
-        + f"  needed: {', '.join(REQUIRED_COLUMNS)}; also read: {', '.join(OPTIONAL_COLUMNS)}"
+        f"  found: {', '.join(header) or 'an empty first line'}{separator_told(header)}\n"
+        f"  needed: {', '.join(REQUIRED_COLUMNS)}; also read: {', '.join(OPTIONAL_COLUMNS)}"
     )
 
 

@@ -12,15 +12,14 @@ from ser_cli.evaluation.sections import breakdown_sections, score_tiles
 from ser_cli.evaluation.sentences import changed_warnings, few_speakers
 from ser_cli.evaluation.tables import Column, Table, rate_columns
 from ser_cli.evaluation.tasks import rates_sentence, tasks_table
-from ser_cli.files import write_atomically
 from ser_cli.runs.predictions import PROBABILITY_PREFIX
 
 OUTSIDE_PREFIX = "outside_"
 """Of columns with the probability of a label that the chosen ones lack."""
 
 
-def write_cross_predictions(path: Path, found: CrossScores) -> None:
-    """Write `id,fold,truth,predicted`, a probability per shared label, and one per label that the chosen ones lack."""
+def cross_predictions(found: CrossScores) -> bytes:
+    """CSV: `id,fold,truth,predicted`, and a probability for each shared label and each that the chosen ones lack."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["id", "fold", "truth", "predicted", *(PROBABILITY_PREFIX + label for label in found.labels)]
@@ -28,7 +27,7 @@ def write_cross_predictions(path: Path, found: CrossScores) -> None:
     for p, outside in zip(found.predictions, found.outside_probabilities, strict=True):
         numbers = [f"{value:.6f}" for value in (*p.probabilities, *outside)]
         writer.writerow([p.id, p.fold, p.truth, p.predicted, *numbers])
-    write_atomically(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def mapping_sentences(found: CrossScores) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,28 @@ from ser_cli.runs.report_files import (
 )
 
 
-def write_files(folder: Path, report: Report, scores: dict[str, Any], *, pictures: bool = True) -> Path | None:
-    """Write a report in all its forms; the page's path is returned, None without pictures."""
+def write_files(
+    folder: Path,
+    report: Report,
+    scores: dict[str, Any],
+    *,
+    pictures: bool = True,
+    beside: Mapping[str, bytes] | None = None,
+) -> Path | None:
+    """Write a report in all its forms.
+
+    Args:
+        folder: of the report.
+        report: what it says.
+        scores: for `scores.json`.
+        pictures: draw pictures and the page that holds them.
+        beside: further files of this report, by name, which the next one in this folder replaces too.
+
+    Returns:
+        The path of the page; None without pictures.
+    """
     _require_own_folders(folder)
-    files: dict[str, bytes] = {}
+    files = dict(beside or {})
     for table in report.tables:
         for ending, write in (("md", lambda t: as_markdown(t) + "\n"), ("tex", as_latex), ("csv", as_csv)):
             files[f"tables/{table.name}.{ending}"] = _encoded(write(table))

@@ -1,5 +1,6 @@
 """Choose which clips of a corpus are mixed, where and how strongly: drawn, by given pairs, or replayed."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,9 +11,9 @@ import numpy as np
 from ser_cli.data.audio import SAMPLE_RATE_HZ
 from ser_cli.data.manifest import is_mixture
 from ser_cli.data.mixup import METHODS, MixPlan, plan_mixtures
-from ser_cli.data.store import PreparedCorpus
+from ser_cli.data.store import PreparedCorpus, open_corpus
 from ser_cli.errors import ProblemsError, UsageError, count_of, did_you_mean
-from ser_cli.files import read_lines, read_text
+from ser_cli.files import read_lines, read_text, separator_told
 from ser_cli.recipe_settings import MAX_MIXING_SNR_DB, MixupSettings
 
 GIVEN_COLUMNS = ("start_a_s", "start_b_s", "length_s", "snr_db")
@@ -50,7 +51,7 @@ def draw_plans(
     if len(set(partners)) == 1:  # it is never mixed with itself
         dominants = [identity for identity in dominants if identity != partners[0]]
     if not dominants:
-        raise UsageError("nothing to mix: only one clip is left; choose other emotions, or another --fold or --split")
+        raise UsageError(f"nothing to mix: only one clip is left; choose other emotions, or {_other_clips(corpus)}")
     rng = np.random.default_rng(seed)
     rounds = -(-count // len(dominants))
     chosen = [dominants[index] for _ in range(rounds) for index in rng.permutation(len(dominants))][:count]
@@ -157,8 +158,14 @@ def _of_emotion(corpus: PreparedCorpus, ids: Sequence[str], emotion: str | None,
         )
     chosen = [identity for identity in ids if emotion in (None, corpus.by_id[identity].emotion)]
     if not chosen:
-        raise UsageError(f"{option} {emotion}: no clip of that emotion is left; choose another --fold or --split")
+        raise UsageError(f"{option} {emotion}: no clip of that emotion is left; {_other_clips(corpus)}")
     return chosen
+
+
+def _other_clips(corpus: PreparedCorpus) -> str:
+    """How to come to other clips."""
+    loosen = f"loosen --where {shlex.join(corpus.where)}, or " if corpus.where else ""
+    return f"{loosen}choose another --fold or --split"
 
 
 def _with_given(plan: MixPlan, row: dict[str, str], corpus: PreparedCorpus) -> MixPlan:
@@ -202,6 +209,8 @@ def _require_fit(plan: MixPlan, corpus: PreparedCorpus, allowed: set[str]) -> No
 def _require_allowed(named: Sequence[str], corpus: PreparedCorpus, allowed: set[str]) -> None:
     for identity in named:
         if identity not in corpus.by_id:
+            if identity in open_corpus(corpus.folder).by_id:
+                raise ValueError(f"{identity} is left out by --labels or --where")
             raise ValueError(f"{identity} is no clip of {corpus.name}{did_you_mean(identity, allowed)}")
         if is_mixture(corpus.by_id[identity]):
             raise ValueError(f"{identity} is a mixture already, and its second voice would be forgotten")
@@ -235,9 +244,8 @@ def _read_csv(path: Path, needed: Sequence[str], drawn: Sequence[str] = ()) -> l
         raise UsageError(f"{path}: cannot be read as CSV ({error}); save it as comma-separated text") from None
     for column in needed:
         if column not in header:
-            raise UsageError(
-                f"{path}: no column {column!r}{did_you_mean(column, header)}\n  needed: {', '.join(needed)}"
-            )
+            near = separator_told(header) or did_you_mean(column, header)
+            raise UsageError(f"{path}: no column {column!r}{near}\n  needed: {', '.join(needed)}")
     # A misspelt column would be drawn instead of read, and nobody would see it.
     for column in header:
         if column not in (*needed, *drawn) and (meant := get_close_matches(column.casefold(), drawn, n=1)):

@@ -1,11 +1,13 @@
 """The folder that mixtures are written into: what in it is theirs, and how old ones give way to new ones."""
 
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ser_cli.data.manifest import SOURCE_A, SOURCE_B
 from ser_cli.errors import SerError, UsageError
 
 METADATA_NAME = "metadata.csv"
@@ -19,10 +21,19 @@ RECORDINGS = {AUDIO: r"mix-\d{4,}\.flac", ORIGINALS: r"\d{6,}\.flac"}
 HALF_NAME = f".{METADATA_NAME}"
 """What `metadata.csv` is called while old mixtures give way to new ones: nothing reads half of each as a whole."""
 BUILDING_NAME = ".mix.part"
+GENERATOR = '<meta name="generator" content="ser mix">'
+"""Stands near the beginning of every page."""
+HEAD_CHARACTERS = 10_000
+"""In which a file says whose it is."""
 
 
-def require_free(output: Path, *, force: bool) -> None:
+def require_free(output: Path, *, force: bool, writing: Sequence[str] = ()) -> None:
     """See that mixtures may be written to a folder.
+
+    Args:
+        output: the folder.
+        force: replace mixtures that lie there.
+        writing: files that are written beside them, `manifest.csv` or the page.
 
     Raises:
         UsageError: it holds something else, or mixtures that are not to be replaced.
@@ -37,6 +48,21 @@ def require_free(output: Path, *, force: bool) -> None:
         raise UsageError(f"{output} exists and holds something else than mixtures; choose another --output")
     if not force:
         raise UsageError(f"{output} holds mixtures already; choose another --output, or replace them with --force")
+    for name in writing:
+        if os.path.lexists(output / name) and not _is_own(output / name):
+            raise UsageError(f"{output / name} was not written by `ser mix`; move it away, or choose another --output")
+
+
+def _is_own(path: Path) -> bool:
+    """Whether `manifest.csv` or the page in a folder of mixtures is theirs: people keep files of these names too."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            start = file.read(HEAD_CHARACTERS)
+    except OSError:
+        return False
+    if path.name == PAGE_NAME:
+        return GENERATOR in start
+    return {SOURCE_A, SOURCE_B} <= set(start.partition("\n")[0].split(","))
 
 
 @contextmanager
@@ -109,8 +135,9 @@ def _move_into(part: Path, output: Path) -> None:
 
 def _delete_old(output: Path) -> None:
     """Delete what an earlier call wrote beside metadata and plan, and nothing else that lies in the folder."""
-    for name in (MANIFEST_NAME, PAGE_NAME):
-        (output / name).unlink(missing_ok=True)
+    for path in (output / MANIFEST_NAME, output / PAGE_NAME):
+        if _is_own(path):
+            path.unlink()
     for name, recording in RECORDINGS.items():
         folder = output / name
         if folder.is_symlink():  # it may lead anywhere: what lies there is not of these mixtures

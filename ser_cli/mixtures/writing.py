@@ -34,6 +34,7 @@ from ser_cli.mixtures.output_folder import (
     MANIFEST_NAME,
     METADATA_NAME,
     ORIGINALS,
+    PAGE_NAME,
     PLAN_NAME,
     building,
     require_free,
@@ -96,7 +97,8 @@ def write_mixtures(
         UsageError: the folder holds something, or labels cannot be written as votes.
         SerError: the folder cannot be written.
     """
-    require_free(output, force=force)
+    beside = [name for name, wanted in ((MANIFEST_NAME, originals), (PAGE_NAME, finish)) if wanted]
+    require_free(output, force=force, writing=beside)
     with building(output) as folder:
         (folder / AUDIO).mkdir()
         clips = tuple(_write_all(corpus, plans, folder, progress))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ser_cli.errors import UsageError
-from ser_cli.files import read_table
+from ser_cli.files import read_table, separator_told
 
 LONGEST_SHOWN = 40
 """Characters of a value in a message."""
@@ -51,19 +51,20 @@ def read_recording_table(path: Path, option: str, column: str) -> RecordingTable
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{option} {path}: cannot be read as CSV in UTF-8 ({reason})") from None
-    missing = [name for name in ("path", column) if name not in header]
+    called = {name.strip(): name for name in header}
+    missing = [name for name in ("path", column) if name not in called]
     if missing:
         raise UsageError(
-            f"{option} {path}: no column {', '.join(missing)}; found: {', '.join(header)}\n"
+            f"{option} {path}: no column {', '.join(missing)}; found: {', '.join(called)}{separator_told(header)}\n"
             f"  expected CSV with a line path,{column} and one for each recording"
         )
     values: dict[str, str] = {}
     for row in rows:
-        recording, value = _meant(row["path"], path.parent), row[column].strip()
+        recording, value = _meant(row[called["path"]], path.parent), row[called[column]].strip()
         if values.setdefault(recording, value) != value:
             raise UsageError(
-                f"{option} {path}: two {column}s for {row['path']}: {_shown(values[recording])} and {_shown(value)}\n"
-                f"  keep one line for each recording"
+                f"{option} {path}: two {column}s for {row[called['path']]}: {_shown(values[recording])} and"
+                f" {_shown(value)}\n  keep one line for each recording"
             )
     return RecordingTable(path, values)
 

@@ -106,7 +106,7 @@ def _expand_name(name: str, *, patterns: bool) -> Iterator[Source]:
         yield name
 
 
-def _or_missing(paths: Iterable[str], missing: Missing) -> Iterator[Source]:
+def _or_missing(paths: Iterable[Source], missing: Missing) -> Iterator[Source]:
     empty = True
     for path in paths:
         empty = False
@@ -120,10 +120,28 @@ def is_recording(path: Path) -> bool:
     return path.name.lower().endswith((*AUDIO_SUFFIXES, *VIDEO_SUFFIXES))
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Recordings below a folder, in order of name; hidden files and folders stay out."""
-    for parent, folders, files in os.walk(folder):
+def _walk(folder: str) -> Iterator[Source]:
+    """Recordings below a folder, in order of name; hidden files and folders stay out.
+
+    Links to folders are followed, each real folder once, as where a corpus is read. A folder that cannot be read is
+    told in its place.
+    """
+    seen: set[tuple[int, int]] = set()
+    unreadable: list[Missing] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(Missing(str(error.filename), f"the folder cannot be read ({error.strerror})"))
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=note):
+        yield from unreadable
+        unreadable.clear()
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and is_recording(Path(name)):
                 yield os.path.join(parent, name)  # noqa: PTH118
+    yield from unreadable

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ MANIFEST_CORPUS = "manifest"
 """Stands for the reader's name where a user's own manifest was prepared."""
 
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def free_name(wanted: str) -> str:
+    """A name that a user's own dataset may have, close to the wanted one."""
+    legal = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-._") or "recordings"
+    return f"my-{legal}" if legal in CORPORA else legal
 
 
 @dataclass(frozen=True)
@@ -101,10 +108,7 @@ def list_manifest(
     """
     require_manifest(manifest)
     name = name or manifest.stem
-    if not DATASET_NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-' with --name")
-    if name in CORPORA:
-        raise UsageError(f"{name!r} is the name of a known corpus; choose another with --name")
+    require_own_name(name, manifest, source)
     folder = manifest.parent if source is None else source
     _require_folder(folder)
     read = read_user_manifest(manifest, folder, labels)
@@ -120,6 +124,30 @@ def list_manifest(
         folder,
         Listing(read.utterances, notes=read.notes),
         manifest=str(manifest.resolve()),
+    )
+
+
+def require_own_name(name: str, manifest: Path, source: Path | None = None) -> None:
+    """See that a user's own dataset can have a name.
+
+    Args:
+        name: that it is to have.
+        manifest: of it, for the command that is advised.
+        source: folder of its recordings, likewise.
+
+    Raises:
+        UsageError: it cannot be a folder's, or is a known corpus's.
+    """
+    if not DATASET_NAME.fullmatch(name):
+        fault = f"{name!r} cannot name a dataset: a name has letters, digits, '.', '_' and '-'"
+    elif name in CORPORA:
+        fault = f"{name!r} is the name of a known corpus, and cannot be that of {manifest} too"
+    else:
+        return
+    other, told = free_name(name), f" --source {shlex.quote(str(source))}" if source is not None else ""
+    raise UsageError(
+        f"{fault}\n  name it otherwise: ser prepare --manifest {shlex.quote(str(manifest))}{told} --name {other},"
+        f" then --dataset {other}"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ser_cli import __version__
 from ser_cli.corpora import CORPORA, LabelSet
 from ser_cli.data.completeness import conflicting, describe_completeness, identical_recordings
-from ser_cli.data.manifest import Utterance, hash_manifest, write_manifest
+from ser_cli.data.manifest import Utterance, hash_manifest, read_prepared_manifest, write_manifest
 from ser_cli.data.selection import count_labels, select
 from ser_cli.data.store import (
     AUDIO_NAME,
@@ -45,7 +45,7 @@ from ser_cli.errors import (
 from ser_cli.files import write_atomically
 from ser_cli.home import corpus_folder, data_home, hold_corpus
 from ser_cli.preparation.decoding import Progress, decode_into, estimate_bytes, forget_journal
-from ser_cli.preparation.sources import DATASET_NAME, Source, list_known_corpus, list_manifest
+from ser_cli.preparation.sources import DATASET_NAME, Source, list_known_corpus, list_manifest, require_own_name
 from ser_cli.preparation.unpacking import in_words
 
 MISSING_NAME = "missing.txt"
@@ -195,6 +195,8 @@ def prepared_datasets() -> list[str]:
 def _open_manifest(manifest: Path, progress: Progress | None, may_prepare: bool) -> PreparedCorpus:
     name = _prepared_as(manifest)
     prepared = read_preparation(corpus_folder(name))
+    if prepared is None:
+        require_own_name(name, manifest)
     if prepared is None and not may_prepare:
         command = f"ser prepare --manifest {shlex.quote(str(manifest))}"
         raise CorpusError(f"{manifest} is not prepared yet\n  prepare it first: {command}")
@@ -202,10 +204,20 @@ def _open_manifest(manifest: Path, progress: Progress | None, may_prepare: bool)
         return prepare(list_manifest(manifest), progress=progress).corpus
     # Name, folder and labels were chosen when it was prepared; they stand, for the same manifest.
     same = prepared.manifest == str(manifest.resolve())
-    source = list_manifest(manifest, Path(prepared.source), name, prepared.labels) if same else list_manifest(manifest)
     if not same:
-        raise CorpusError(_taken(source, prepared))
+        raise CorpusError(_taken(list_manifest(manifest), prepared))
+    labels = prepared.labels if _labels_were_chosen(name, prepared) else None
+    source = list_manifest(manifest, Path(prepared.source), name, labels)
     return prepare(source, skip_unreadable=prepared.skipped > 0, progress=progress).corpus
+
+
+def _labels_were_chosen(name: str, prepared: Preparation) -> bool:
+    """Whether labels are others than the emotions that occurred: these follow the manifest, those stand."""
+    try:
+        utterances = read_prepared_manifest(corpus_folder(name) / MANIFEST_NAME)
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+    return prepared.labels != tuple(sorted({utterance.emotion for utterance in utterances}))
 
 
 def _prepared_as(manifest: Path) -> str:

@@ -13,6 +13,8 @@ from ser_cli.files import path_fault, read_json_object, write_json
 
 INDEX_NAME = ".report-files.json"
 PAGE_NAME = "report.html"
+PREDICTIONS_NAME = "predictions.csv"
+"""Of a report on another corpus; a fold's own lies in the folder of the fold, where no report is written."""
 REPORT_FOLDERS = {"figures": ("svg", "png"), "tables": ("md", "tex", "csv")}
 """What `ser evaluate` writes beside its report, by the ending of the files."""
 
@@ -89,7 +91,7 @@ def _delete(folder: Path, names: Iterable[str]) -> None:
 def _is_own(name: str) -> bool:
     """Whether this is the name of a file that a report may have."""
     path = PurePosixPath(name)
-    if name == PAGE_NAME:
+    if name in (PAGE_NAME, PREDICTIONS_NAME):
         return True
     return (
         not path_fault(name)
