@@ -33,7 +33,8 @@ class EncoderSettings(Section):
     """Of a pre-trained encoder: what is not trained. `convolutions` are those before the transformer, as is usual on
     small corpora; with `everything` the frames of each clip are computed once and kept."""
     cache_gb: Annotated[float, Field(ge=0)] = 2.0
-    """Memory for the frames of an encoder that is frozen as a whole, in gigabytes; the oldest go first."""
+    """Memory for the frames of an encoder that is frozen as a whole, in gigabytes; of clips that find no room there,
+    and of mixtures, they are computed each time."""
     checkpoint_activations: bool = False
     """Of a pre-trained encoder: compute each layer again in the backward pass rather than keep what is inside it;
     less memory, a third more time."""

@@ -211,7 +211,7 @@ class NormalizationSettings(Section):
     group: Annotated[int, Field(ge=2, le=10_000)] = 8
     """Clips of one speaker that are learnt together with `by = "speaker"`, as near to that as the speaker's clips can
     be parted, each group with its share of every emotion; batches are made of groups, whatever their length. A mixture
-    counts for the speaker whose clip carries most of its label."""
+    counts for the speaker whose clip carries most of its label; one that `ser mix` wrote, for its first clip's."""
 
 
 class SelectionSettings(Section):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -196,6 +197,21 @@ def test_validation_speakers_are_told_to_change_nothing_where_a_protocol_names_t
     of_utterances = replace(plan, protocol=replace(plan.protocol, validation_by="utterance"))
     (told,) = of_utterances.cautions
     assert told.startswith("selection.validation_speakers = 3 changes nothing: protocol seeded-2-of-6-speakers")
+    shared = load_recipe("conformer", ["selection.by=validation", "selection.validation_share=0.1"])
+    fixed = replace(plan, recipe=shared, protocol=replace(plan.protocol, validation=(("p1",), ("p2",))))
+    (told,) = fixed.cautions
+    assert told.startswith("selection.validation_share = 0.1 changes nothing: protocol seeded-2-of-6-speakers")
+    assert not replace(of_utterances, recipe=shared).cautions  # there it has its way
+
+
+def test_each_way_to_ask_for_a_run_has_a_folder_of_its_own(ser, tones):
+    assert ser("prepare", "--manifest", tones).exit_code == 0
+    command = ("train", "--manifest", tones, "--folds", 2, *TINY, "--dry-run")
+    one, other = ("--where", "duration_s<=100"), ("--where", "duration_s>=0.01")
+    asked = [(), one, (*one, *other), (*other, *one), ("--labels", "angry,happy,sad"), ("--labels", "sad,happy,angry")]
+    folders = [re.findall("# run folder: (.*)", ser(*command, *options).stdout)[0] for options in asked]
+    assert folders[2] == folders[3]  # conditions hold together, in any order
+    assert len(set(folders)) == 5 - (folders[0] == folders[4])
 
 
 def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(ser, tones):

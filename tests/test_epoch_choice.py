@@ -1,12 +1,17 @@
 """Which epoch is tested, and when a fold's training ends."""
 
 import json
+import re
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
+from ser_cli.commands.training_view import format_seconds
 from ser_cli.metrics import Scores
 from ser_cli.training.epoch_choice import LOWEST, is_out_of_patience, standing_of
 from ser_cli.training.history import EpochRecord
@@ -89,3 +94,14 @@ def test_the_cross_entropy_of_an_epoch_is_that_of_scikit_learn(ser, tones):
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # six digits do not quite sum to 1
     expected = log_loss([clip["truth"] for clip in said], probabilities, labels=labels)
     assert float(row["selection_cross_entropy"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_epochs_that_patience_leaves_out_are_not_waited_for(ser, tones, monkeypatch):
+    # By a clock that goes on by a second in each epoch: 400 are asked for, and each fold ends after a few.
+    clock = SimpleNamespace(monotonic=partial(next, count()))
+    monkeypatch.setattr("ser_cli.commands.training_view.time", clock)
+    command = ("train", "--manifest", tones, "--folds", 2, *TINY, "--select", "validation", "--output", "run")
+    result = ser(*command, "--epochs", 400, "--set", "selection.patience=1")
+    assert result.exit_code == 0, result.stderr
+    told = re.findall(r"fold (\d)/2 epoch (\d+)/400 .*  (\d+ \w+) left", result.stderr)
+    assert [left for fold, epoch, left in told if epoch == "1"] == [format_seconds(799), format_seconds(399)]

@@ -377,6 +377,13 @@ def test_the_learning_rate_falls_in_steps():
         assert learning_rate_factor(epochs_done, 250, settings) == pytest.approx(factor)
 
 
+@pytest.mark.parametrize("warmup_epochs", [0.001, 0.005, 0.02, 1.0])
+def test_no_warming_up_starts_above_the_learning_rate(warmup_epochs):
+    settings = OptimizerSettings(schedule="cosine", warmup_epochs=warmup_epochs)
+    factors = [learning_rate_factor(step / 100, 5, settings) for step in range(500)]
+    assert 0 < factors[0] <= max(factors) <= 1
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipes_hold_what_the_paper_prints(name):
     recipe = load_recipe(name)

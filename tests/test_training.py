@@ -1,6 +1,7 @@
 """Steps of learning: numbers that go wrong stop a fold, clips that are strange do not."""
 
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -357,6 +358,136 @@ def test_a_share_of_a_batch_leaves_no_process_without_a_clip():
     assert share_of_process(plan, 0, 1) == share_of_process(plan, 0, 1, neighbours=True) == plan
     with pytest.raises(UsageError, match="9 processes cannot share 6 training clips"):
         share_of_process(plan, 0, 9)
+
+
+@pytest.mark.parametrize(("size", "processes"), [(4, 8), (2, 4), (3, 4), (5, 8), (16, 8), (1, 3)])
+def test_small_batches_join_until_there_is_a_clip_for_each_process_and_no_further(size, processes):
+    from ser_cli.data.batch_plans import share_of_process
+
+    clips = [PlannedClip(Window(f"clip-{n}", 0, 10)) for n in range(1_000)]
+    plan = [PlannedBatch(tuple(clips[n : n + size])) for n in range(0, 1_000, size)]
+    shares = [share_of_process(plan, rank, processes) for rank in range(processes)]
+    steps = len(shares[0])
+    assert {len(share) for share in shares} == {steps}
+    together = -(-processes // size)  # batches that have as many clips as there are processes
+    assert steps == len(plan) // together
+    for batches in list(zip(*shares, strict=True))[:-1]:  # the last takes what is left
+        assert sum(len(b.clips) for b in batches) == together * size
+    assert sorted(i for share in shares for b in share for i in b.ids) == sorted(c.window.id for c in clips)
+
+
+def test_kept_frames_are_those_that_come_again(wavlm):
+    from ser_cli.models.frozen import FrozenFrames
+    from ser_cli.models.pretrained import load_pretrained
+
+    def clip(seed: int) -> torch.Tensor:
+        return torch.randn(1, 4_000, generator=torch.Generator().manual_seed(seed))
+
+    encoder, length = load_pretrained(str(wavlm)).eval(), torch.tensor([4_000])
+    one = FrozenFrames(encoder, 10**9)
+    one.of(clip(0), length)
+    room_for_three = FrozenFrames(encoder, 3 * next(iter(one._kept.values())).nbytes)
+    for epoch in range(4):
+        for seed in range(5):
+            room_for_three.of(clip(seed), length)
+        room_for_three.of(clip(100 + epoch), length, torch.tensor([False]))  # a mixture: never the same again
+    assert room_for_three.computed == 5 + 3 * 2 + 4  # of the five, two find no room and are computed each time
+
+
+def test_a_loaded_model_keeps_no_frames(ser, tones, wavlm):
+    from ser_cli.checkpoints import load_model
+
+    command = ["train", "--manifest", tones, "--folds", 2, "--fold", 1, "--encoder", wavlm, "--epochs", 1]
+    result = ser(*command, "--set", "encoder.frozen=everything", "--output", "run")
+    assert result.exit_code == 0, result.stderr
+    model = load_model(Path("run/fold-1")).model.eval()
+    for seed in range(3):
+        waveform = torch.randn(1, 4_000, generator=torch.Generator().manual_seed(seed))
+        model(waveform, torch.tensor([4_000]))
+    assert model._frozen.computed == 3
+    assert not model._frozen._kept
+
+
+@pytest.mark.parametrize(("then", "now"), [("convolutions", "nothing"), ("nothing", "convolutions")])
+def test_moments_stay_with_their_weights_when_others_are_trained_from_then_on(tmp_path, wavlm, then, now):
+    corpus = stored_corpus(tmp_path / "small", {f"clip-{n}": 4_000 + 100 * n for n in range(6)})
+
+    def made(frozen: str) -> Learner:
+        changes = {"encoder.name": str(wavlm), "training.batch_size": 6}
+        learner, _ = learner_of(corpus, load_recipe("mll", [f"encoder.frozen={frozen}", "mixup.method=none"], changes))
+        return learner
+
+    def moments(learner: Learner) -> dict[str, torch.Tensor]:
+        return {
+            n: v for n, v in learner.state().tensors.items() if n.startswith("optimizer.") and n.endswith("exp_avg")
+        }
+
+    clips = tuple(PlannedClip(Window(u.id, 0, corpus.length(u.id))) for u in corpus.utterances)
+    batch = make_batch(corpus, PlannedBatch(clips))
+    first = made(then)
+    first.begin_epoch(1)
+    first.learn([batch], 0.0)
+    second = made(now)
+    second.restore(first.state())
+    before, after = moments(first), moments(second)
+    assert set(after) == {name for name in before if now == "nothing" or ".feature_extractor." not in name}
+    assert any(".feature_extractor." in name for name in before) == (then == "nothing")
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    second.learn([batch], 0.1)
+    assert moments(second).keys() == set(moments(made_one_step(made(now), batch)))
+
+
+def made_one_step(learner: Learner, batch) -> Learner:
+    learner.begin_epoch(1)
+    learner.learn([batch], 0.0)
+    return learner
+
+
+def test_what_was_learnt_until_the_memory_was_full_is_kept(ser, tones, monkeypatch):
+    losses, calls = Learner._losses, []
+
+    def fifth_is_too_much(learner, batch):
+        calls.append(batch.ids)
+        if len(calls) == 5:
+            raise torch.OutOfMemoryError(FULL)
+        return losses(learner, batch)
+
+    command = ("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--batch-size", 8, "--output")
+    assert ser(*command, "whole").exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "_losses", fifth_is_too_much)
+        assert ser(*command, "run").exit_code == 1
+    result = ser(*command, "run")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"goes on from its checkpoint: epoch \d+, after step \d+", result.stderr)
+    assert len(calls) == 5
+    weights = [Path(name, "fold-1/model.safetensors").read_bytes() for name in ("whole", "run")]
+    assert weights[0] == weights[1]  # the step that failed drew what it draws now
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "processes", "told", "untold"),
+    [
+        ("mll", [], 1, ["set training.max_batch_s", "checkpoint_activations=true", "retry_smaller=true"], ["(0)"]),
+        ("mll", ["training.max_batch_s=20"], 1, ["lower training.max_batch_s (20)"], ["set training.max_batch_s"]),
+        ("mll", ["encoder.frozen=everything"], 1, ["retry_smaller=true"], ["checkpoint_activations"]),
+        ("server", [], 1, ["retry_smaller=true"], ["checkpoint_activations"]),
+        ("mll", [], 2, ["checkpoint_activations=true"], ["retry_smaller"]),
+    ],
+)
+def test_only_settings_that_are_read_are_advised_when_the_memory_is_full(
+    monkeypatch, recipe, settings, processes, told, untold
+):
+    from ser_cli.training import device_memory
+
+    monkeypatch.setattr(device_memory, "number_of_processes", lambda: processes)
+    with (
+        pytest.raises(device_memory.MemoryFullError) as refused,
+        device_memory.advising_when_memory_is_full(torch.device("cpu"), load_recipe(recipe, settings)),
+    ):
+        raise torch.OutOfMemoryError(FULL)
+    assert all(text in str(refused.value) for text in [*told, "--resume-anyway", "--force"])
+    assert not any(text in str(refused.value) for text in untold)
 
 
 @pytest.mark.slow

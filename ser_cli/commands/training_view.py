@@ -37,7 +37,7 @@ class TrainingView:
         self._epochs_left = self._epochs * len(plan.wanted)
         self._epochs_seen = 0
         self._began = time.monotonic()
-        self._fold = 0
+        self._fold = self._at = 0
         self._bar: Any = None
 
     def run_opened(self, finished: Sequence[int], arithmetic: Mapping[str, object]) -> None:
@@ -70,7 +70,8 @@ class TrainingView:
 
     def fold_resumed(self, fold: "Fold", epoch: int, step: int) -> None:
         """Say where a fold goes on."""
-        self._epochs_left -= epoch - 1
+        self._at = epoch - 1
+        self._epochs_left -= self._at
         self._console.say(
             f"fold {fold.index}/{self._folds} goes on from its checkpoint: epoch {epoch}, after step {step}"
         )
@@ -87,7 +88,7 @@ class TrainingView:
     def fold_started(self, fold: "Fold", epochs: int) -> None:
         """Say who is trained on and who is tested."""
         self._signals.finishes_steps = True
-        self._fold, self._epochs = fold.index, epochs
+        self._fold, self._epochs, self._at = fold.index, epochs, 0
         sides = ", ".join(f"{side} {count_of(len(ids), 'clip')}" for side, ids in fold.sides if ids)
         self._console.say(f"fold {fold.index}/{self._folds}: {sides}")
 
@@ -117,6 +118,7 @@ class TrainingView:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        self._at = record.epoch
         self._epochs_seen += 1
         self._epochs_left -= 1
         each = (time.monotonic() - self._began) / self._epochs_seen
@@ -132,6 +134,7 @@ class TrainingView:
     def fold_done(self, fold: "Fold", scores: "Scores", epoch: int) -> None:
         """Say how the tested speakers were recognised."""
         self._signals.finishes_steps = False
+        self._epochs_left -= self._epochs - self._at  # those that patience left out
         self._console.say(
             f"fold {fold.index}/{self._folds} tested with epoch {epoch}{self._normalized}: WA {100 * scores.wa:.1f} %, "
             f"UA {100 * scores.ua:.1f} %, macro F1 {100 * scores.macro_f1:.1f} %"

@@ -184,8 +184,8 @@ def share_of_process(
     With `neighbours` they are the n-th part in a row instead, so that groups of one speaker, who is given one new
     voice in each process, are parted no more than needs be.
 
-    A batch with fewer clips than there are processes joins the one before it (the first, the one behind it), so that
-    no process is left without a clip.
+    A batch with fewer clips than there are processes joins those behind it until there is one for each (the last, the
+    one before it), so that no process is left without a clip and no batch grows without end.
 
     Raises:
         UsageError: all batches together have fewer clips than there are processes.
@@ -193,15 +193,13 @@ def share_of_process(
     joined: list[tuple[PlannedClip, ...]] = []
     waiting: tuple[PlannedClip, ...] = ()
     for batch in plan:
-        clips = waiting + batch.clips
-        waiting = ()
-        if len(clips) >= processes:
-            joined.append(clips)
-        elif joined:
-            joined[-1] += clips
-        else:
-            waiting = clips
-    if waiting:
+        waiting += batch.clips
+        if len(waiting) >= processes:
+            joined.append(waiting)
+            waiting = ()
+    if waiting and joined:
+        joined[-1] += waiting
+    elif waiting:
         raise UsageError(f"{processes} processes cannot share {len(waiting)} training clips; start fewer of them")
     if neighbours:
         return tuple(

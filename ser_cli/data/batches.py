@@ -37,7 +37,8 @@ class Batch:
     unmixed: Tensor
     """(batch,) True where one recording is heard, whole or cut: who speaks in it is known."""
     speakers: Tensor
-    """(batch,) numbers of the corpus's speakers, of a mixture that of the clip which carries most of its label."""
+    """(batch,) numbers of the corpus's speakers, of a mixture that of the clip which carries most of its label; of one
+    that `ser mix` wrote that of its first clip, whose speaker is the mixture's in the manifest."""
 
     def parted(self, parts: int) -> list["Batch"]:
         """The batch in so many batches of neighbours, or as many as there are clips."""

@@ -108,11 +108,12 @@ def check_folds(folds: Sequence[Fold], corpus: PreparedCorpus, protocol: Protoco
         for side, ids in fold.sides:
             known = fold.lacking if side == "test" else ()
             missing = [e for e in _missing_labels((corpus.by_id[i] for i in ids), corpus.labels) if e not in known]
-            if missing and not (side == "validation" and not ids):
+            if missing and not (side == "validation" and not (ids and protocol.chooses)):
+                nobody = ", --select last, which holds nobody out" if side == "validation" else ""
                 raise FoldError(
                     f"fold {fold.index}: no {' and no '.join(missing)} in {side} ({count_of(len(ids), 'clip')})\n"
                     f"  every side of a fold needs every declared emotion: use fewer folds, another --protocol or"
-                    f" --labels, or a corpus without these clips"
+                    f" --labels{nobody}, or a corpus without these clips"
                 )
     tested = [identity for fold in folds for identity in fold.test]
     if len(tested) != len(set(tested)):

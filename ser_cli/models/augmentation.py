@@ -69,7 +69,8 @@ class Augmentation:
             waveforms: (batch, time) at 16 kHz, zeros behind each clip's end.
             lengths: (batch,) in samples.
             generator: draws everything.
-            speakers: (batch,) numbers; clips with the same get the same new voice and pace. None draws one for each.
+            speakers: (batch,) numbers; clips with the same get the same warp and pace, each a style of its own.
+                None draws a warp for each.
         """
         limits = self.silence_limits(front.trim_db, len(lengths), generator).to(waveforms.device)
         start, samples = front.spans(waveforms, lengths, limits)
@@ -123,7 +124,8 @@ class Augmentation:
             spectrograms: of the clips.
             frames: (batch,).
             generator: draws everything.
-            speakers: (batch,) numbers; clips with the same get the same new voice and pace. None draws one for each.
+            speakers: (batch,) numbers; clips with the same get the same warp and pace, each a style of its own.
+                None draws a warp for each.
         """
         batch, _, size, bands = spectrograms.shape
         device = spectrograms.device

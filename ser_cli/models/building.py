@@ -110,12 +110,12 @@ def rebuild_model(
             text or {}, max_tokens=recipe.text.max_tokens, frozen=recipe.text.frozen, weights_bytes=weights_bytes
         )
     if recipe.encoder.name == BUILT_IN_ENCODER:
-        return _with_heads(_build_conformer(recipe), recipe, num_classes, tasks, reader)
+        return _with_heads(_build_conformer(recipe), recipe, num_classes, tasks, reader, asked_again=False)
     if recipe.encoder.name == VGGISH_ENCODER:
-        return _with_heads(VGGish(), recipe, num_classes, tasks, reader)
+        return _with_heads(VGGish(), recipe, num_classes, tasks, reader, asked_again=False)
     restored = restore_pretrained(encoder, weights_bytes=weights_bytes)
     _set_dropout(restored, recipe)
-    return _with_heads(_fused(restored, recipe), recipe, num_classes, tasks, reader)
+    return _with_heads(_fused(restored, recipe), recipe, num_classes, tasks, reader, asked_again=False)
 
 
 def _load_text(recipe: Recipe) -> TextEncoder | None:
@@ -136,8 +136,16 @@ def _fused(encoder: PretrainedEncoder, recipe: Recipe) -> nn.Module:
 
 
 def _with_heads(
-    encoder: nn.Module, recipe: Recipe, num_classes: int, tasks: TaskOutputs | None, text: TextEncoder | None
+    encoder: nn.Module,
+    recipe: Recipe,
+    num_classes: int,
+    tasks: TaskOutputs | None,
+    text: TextEncoder | None,
+    *,
+    asked_again: bool = True,
 ) -> EmotionClassifier:
+    """The classifier; one that is asked about each clip once, as trained ones are, keeps no frames of any."""
+    cache_bytes = round(1e9 * recipe.encoder.cache_gb) if asked_again else 0
     return EmotionClassifier(
         encoder,
         num_classes,
@@ -147,7 +155,7 @@ def _with_heads(
         hidden_dim=recipe.head.hidden_dim,
         dropout=recipe.pooling.dropout,
         projection_dim=recipe.losses.projection_dim,
-        frozen_cache_bytes=round(1e9 * recipe.encoder.cache_gb) if recipe.encoder.frozen == "everything" else None,
+        frozen_cache_bytes=cache_bytes if recipe.encoder.frozen == "everything" else None,
         make_head=partial(_branches, recipe, num_classes, tasks or TaskOutputs())
         if recipe.head.name == "branches"
         else None,

@@ -122,6 +122,7 @@ class EmotionClassifier(nn.Module):
         texts: Sequence[str] = (),
         speakers: Tensor | None = None,
         offsets: Tensor | None = None,
+        returning: Tensor | None = None,
     ) -> Output:
         """Classify clips.
 
@@ -134,12 +135,14 @@ class EmotionClassifier(nn.Module):
                 is being trained hears each clip against those of the batch.
             offsets: (batch, embedding_dim) from `SpeakerNormalization.offset`: one that is trained hears it against
                 all clips that there are.
+            returning: (batch,) True where the same clip comes again, so that an encoder that is not trained keeps its
+                frames; None for all.
 
         Raises:
             ValueError: the model normalises by speaker and is not told the speakers, or reads texts and is not told
                 them.
         """
-        pooled, mask = self._heard(waveforms, lengths, generator, texts, speakers)
+        pooled, mask = self._heard(waveforms, lengths, generator, texts, speakers, returning)
         if self.speakers is not None:
             pooled = replace(pooled, embedding=pooled.embedding - self._offset(pooled.embedding, speakers, offsets))
         head = self.head(pooled.embedding, pooled.frames, mask)
@@ -169,10 +172,11 @@ class EmotionClassifier(nn.Module):
         generator: torch.Generator | None,
         texts: Sequence[str],
         speakers: Tensor | None,
+        returning: Tensor | None = None,
     ) -> tuple[Pooled, Tensor]:
         """What pooling gives, and the mask of the frames."""
         if self._frozen is not None and not torch.compiler.is_exporting():
-            frames, frame_lengths = self._frozen.of(waveforms, lengths)
+            frames, frame_lengths = self._frozen.of(waveforms, lengths, returning)
         elif (self.speakers or self.relative) is not None and isinstance(self.encoder, ConformerEncoder):
             frames, frame_lengths = self.encoder(waveforms, lengths, generator, speakers)
         else:

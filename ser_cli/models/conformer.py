@@ -98,7 +98,8 @@ class ConformerEncoder(nn.Module):
             waveforms: at 16 kHz, zeros behind each clip's end.
             lengths: (batch,) in samples.
             generator: draws the augmentation; None augments nothing.
-            speakers: (batch,) numbers; clips with the same are given the same new voice. None gives each its own.
+            speakers: (batch,) numbers; clips with the same are given the same vocal tract and pace, each a style of its
+                own. None draws all for each.
         """
         if generator is None:
             spectrogram, frames = self.log_mel(waveforms, lengths)

@@ -34,9 +34,10 @@ from ser_cli.runs.opening import open_or_create_run, require_openable
 from ser_cli.training.checkpoint_times import Interval
 from ser_cli.training.disk_space import require_place
 from ser_cli.training.embedding import embed_fold
-from ser_cli.training.fold import Resuming, train_fold
+from ser_cli.training.fold import train_fold
 from ser_cli.training.folds_held import hold_folds, starting
 from ser_cli.training.observers import TrainingObserver
+from ser_cli.training.resuming import Resuming
 from ser_cli.training.resumption import CheckpointFolder
 
 
@@ -61,7 +62,7 @@ class Plan:
             encoder=self.recipe.encoder.name,
             labels=self.corpus.labels,
             label_set=self.corpus.preparation.label_set,
-            where=self.corpus.where,
+            where=tuple(sorted(self.corpus.where)),
             targets=self.recipe.training.targets,
             folds=len(self.folds),
             protocol=self.protocol.name,
@@ -85,14 +86,20 @@ class Plan:
 
     @property
     def cautions(self) -> list[str]:
-        """Where fewer validation speakers are held out than are asked for; nothing for the default number."""
+        """Where others are held out to choose the epoch than are asked for; nothing for the default number."""
         asked, default = self.recipe.selection.validation_speakers, SelectionSettings().validation_speakers
-        chooses = self.recipe.selection.by == "validation" and not self.recipe.selection.validation_share
-        if not chooses or asked == default:
+        if self.recipe.selection.by != "validation":
             return []
-        setting = f"selection.validation_speakers = {asked}"
-        if self.protocol.validation or self.protocol.validation_by == "utterance":
+        if share := self.recipe.selection.validation_share:
+            setting = f"selection.validation_share = {share:g}"
+        elif asked != default:
+            setting = f"selection.validation_speakers = {asked}"
+        else:
+            return []
+        if self.protocol.validation or (self.protocol.validation_by == "utterance" and not share):
             return [f"{setting} changes nothing: protocol {self.protocol.name} says itself who chooses the epoch"]
+        if share:
+            return []
         sides = [[{self.corpus.by_id[i].speaker for i in ids} for _, ids in fold.sides[:2]] for fold in self.folds]
         train, held = min(sides, key=lambda side: len(side[1]))
         if len(held) >= asked:
@@ -107,7 +114,9 @@ class Plan:
         identity = self.identity
         parts = dict.fromkeys((identity.dataset, identity.recipe, Path(identity.encoder).name))
         hashes = (identity.recipe_hash, identity.protocol_hash, identity.folds_hash, identity.manifest_hash)
-        digest = hashlib.sha256("".join([*hashes, *identity.labels]).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(
+            "".join([*hashes, *identity.labels, identity.label_set, *identity.where]).encode()
+        ).hexdigest()[:8]
         return Path("runs") / "-".join([*filter(None, parts), digest])
 
 

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
-from ser_cli.encoder_settings import BUILT_IN_ENCODER
+from ser_cli.encoder_settings import BUILT_IN_ENCODER, VGGISH_ENCODER
 from ser_cli.errors import SerError
+from ser_cli.processes import number_of_processes
 from ser_cli.recipe import Recipe
 
 
@@ -32,14 +33,23 @@ def advising_when_memory_is_full(device: torch.device, recipe: Recipe) -> Iterat
         if not is_memory_full(error):
             raise
         training, encoder = recipe.training, recipe.encoder
+        longest = (
+            f"lower training.max_batch_s ({training.max_batch_s:g})"
+            if training.max_batch_s
+            else ("set training.max_batch_s, the longest batch in seconds")
+        )
         advice = [
-            f"lower training.batch_size ({training.batch_size}; raise training.accumulate with it),"
-            f" training.max_clip_s ({training.max_clip_s:g}) or training.max_batch_s ({training.max_batch_s:g})"
+            f"lower training.batch_size ({training.batch_size}; raise training.accumulate with it) or"
+            f" training.max_clip_s ({training.max_clip_s:g})",
+            longest,
         ]
-        if encoder.name != BUILT_IN_ENCODER and not encoder.checkpoint_activations:
+        transformer = encoder.name not in (BUILT_IN_ENCODER, VGGISH_ENCODER)
+        if transformer and encoder.frozen != "everything" and not encoder.checkpoint_activations:
             advice.append("set encoder.checkpoint_activations=true: less memory for more time")
-        if not training.retry_smaller:
+        if not training.retry_smaller and number_of_processes() == 1:
             advice.append("set training.retry_smaller=true to have batches parted when they do not fit")
         raise MemoryFullError(
-            f"the memory of {device} is full: {str(error).strip().splitlines()[0]}\n  " + "\n  or ".join(advice)
+            f"the memory of {device} is full: {str(error).strip().splitlines()[0]}\n  "
+            + "\n  or ".join(advice)
+            + "\n  with --resume-anyway, which goes on from the last checkpoint, or with --force to begin anew"
         ) from error

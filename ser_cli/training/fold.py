@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from itertools import islice
 
 from accelerate import Accelerator
@@ -14,7 +15,7 @@ from ser_cli.data.batch_plans import share_of_process
 from ser_cli.data.batches import Batch, BatchLoader
 from ser_cli.data.folds import Fold, validates_on_heard
 from ser_cli.data.store import PreparedCorpus
-from ser_cli.errors import RunError, Stopped
+from ser_cli.errors import RunError, SerError, Stopped
 from ser_cli.inference import predict_stored
 from ser_cli.losses import LossWeights
 from ser_cli.metrics import Scores, confusion_matrix, cross_entropy, score
@@ -26,7 +27,7 @@ from ser_cli.runs.directory import FoldFolder, Run
 from ser_cli.runs.initial_weights import FACT
 from ser_cli.runs.predictions import Prediction, write_predictions
 from ser_cli.tasks.predictions import TaskPrediction, write_task_predictions
-from ser_cli.training.checkpoint_times import CheckpointClock, Interval
+from ser_cli.training.checkpoint_times import CheckpointClock
 from ser_cli.training.device_memory import advising_when_memory_is_full
 from ser_cli.training.disk_space import require_space
 from ser_cli.training.epoch_choice import is_out_of_patience, standing_of
@@ -34,26 +35,10 @@ from ser_cli.training.history import EpochRecord, write_history
 from ser_cli.training.initial_weights import hash_pretrained, require_same_weights
 from ser_cli.training.learner import NotFiniteError
 from ser_cli.training.observers import TrainingObserver
+from ser_cli.training.resuming import Resuming, losses_changed, require_same
 from ser_cli.training.resumption import KEPT, Checkpoint, CheckpointFolder, Progress, differences
 from ser_cli.training.setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
 from ser_cli.training.tasks import predict_fold_tasks, tasks_of_fold
-
-
-@dataclass(frozen=True)
-class Resuming:
-    """How a fold is kept against being stopped."""
-
-    interval: Interval
-    """Between checkpoints."""
-    made_with: dict[str, str]
-    """Recipe, corpus, versions and device of this process; a checkpoint that was made with others is refused, but
-    for what is in `MAY_DIFFER`."""
-    anyway: bool = False
-    """Go on from a checkpoint that was made with others."""
-
-
-MAY_DIFFER = frozenset({"threads"})
-"""Changes the last digits alone: told and recorded, but gone on with."""
 
 
 def train_fold(
@@ -92,35 +77,22 @@ def train_fold(
     by_first(folder.delete_unfinished)
     left = checkpoints.newest(observer.checkpoint_damaged)
     if left is not None:
-        _require_same(left, resuming, folder, observer)
+        require_same(left, resuming, folder, observer)
     training = _FoldTraining(corpus, fold, recipe, folder, accelerator, observer, checkpoints, resuming)
     with advising_when_memory_is_full(accelerator.device, recipe):
         training.begin(left)
         try:
             training.learn_all()
             training.test()
-        except (Stopped, NotFiniteError):
+        except (Stopped, NotFiniteError):  # of which all processes are told
             training.save_if_newer()
             raise
+        except (SerError, RuntimeError):  # a full memory, a corpus that went away: what was learnt until then stays
+            if number_of_processes() == 1:
+                with suppress(SerError, OSError):  # such as a full disk, which may be what happened
+                    training.save_if_newer()
+            raise
     by_first(checkpoints.clear)
-
-
-def _require_same(left: Checkpoint, resuming: Resuming, folder: FoldFolder, observer: TrainingObserver) -> None:
-    different = differences(left.made_with, resuming.made_with)
-    for name in MAY_DIFFER & different.keys():
-        observer.checkpoint_differs(different[name])
-    if different.keys() - MAY_DIFFER and not resuming.anyway:
-        raise RunError(
-            f"{folder.folder} was left at epoch {left.progress.epoch}, step {left.progress.step}, by a process that"
-            f" differs from this one\n  "
-            + "\n  ".join(different.values())
-            + "\n  go on all the same with --resume-anyway (the report will say so), or have the fold trained from its"
-            f" start: delete {folder.checkpoints_path}"
-        )
-
-
-def _losses_changed(left: Checkpoint, resuming: Resuming) -> bool:
-    return any(name.startswith(("losses.", "tasks.")) for name in differences(left.made_with, resuming.made_with))
 
 
 class _FoldTraining:
@@ -149,7 +121,7 @@ class _FoldTraining:
     def begin(self, left: Checkpoint | None) -> None:
         """Build the learner; where a checkpoint was left, go on from it."""
         weights = None
-        if left is not None and not _losses_changed(left, self.resuming):
+        if left is not None and not losses_changed(left, self.resuming):
             weights = LossWeights(**left.learner.facts["loss_weights"])  # measured at the start, by random weights
         self.learner = set_up_learner(self.corpus, self.fold, self.recipe, self.accelerator, weights)
         self.encoder_hash = hash_weights(self.learner.model.encoder)

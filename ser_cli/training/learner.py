@@ -154,6 +154,7 @@ class Learner:
                 may be tried.
         """
         buffers = [(each, each.clone()) for part in (self.model, self.criterion) for each in part.buffers()]
+        drawn = self._random_states()
         while True:
             try:
                 values = self._add_gradients(batches)
@@ -162,9 +163,9 @@ class Learner:
                 # A forward pass has moved running means: by numbers that are none, or by batches that come once more.
                 for each, before in buffers:
                     each.copy_(before)
-                if isinstance(error, NotFiniteError):
+                if isinstance(error, NotFiniteError) or not self._learns_smaller(batches, error):
+                    self._draw_from(drawn)  # whoever goes on with this step draws what it drew
                     raise
-                self._learn_smaller(batches, error)
         set_learning_rates(self._optimizer, epochs_done, self._epochs, self._settings)
         self._optimizer.step()
         if self._average is not None:
@@ -207,23 +208,25 @@ class Learner:
         batch = batch.to(device)
         with self.accelerator.autocast():
             output = (self._distributed or self.model)(
-                batch.waveforms, batch.lengths, self.augmentation, batch.texts, batch.speakers
+                batch.waveforms,
+                batch.lengths,
+                self.augmentation,
+                batch.texts,
+                batch.speakers,
+                returning=batch.untouched,
             )
         return self.criterion.each(output, batch.targets, task_targets)
 
-    def _learn_smaller(self, batches: Sequence[Batch], error: RuntimeError) -> None:
-        """Part the batches once more after the memory was full, where that was asked for.
-
-        Raises:
-            RuntimeError: it was not, a batch cannot be parted any more, or the error was another one.
-        """
+    def _learns_smaller(self, batches: Sequence[Batch], error: RuntimeError) -> bool:
+        """Part the batches once more after the memory was full, where that was asked for and they can be parted."""
         clips = max(len(batch.ids) for batch in batches)
         if not (self._retry_smaller and is_memory_full(error) and 2 * self._parts <= clips // 2):
-            raise error
+            return False
         self._parts *= 2
         self._optimizer.zero_grad()
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
+        return True
 
     def _clip_gradients(self) -> Tensor:
         """Clip the model's gradients where the recipe says so; the norm of all gradients before that."""
@@ -265,8 +268,9 @@ class Learner:
         tensors |= {f"criterion.{name}": _off_device(value) for name, value in self.criterion.state_dict().items()}
         if self._average is not None:
             tensors |= {f"average.{name}": _off_device(value) for name, value in self._average.state_dict().items()}
-        for index, values in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": _off_device(value) for key, value in values.items()}
+        names = self._names()
+        for parameter, values in self._optimizer.state.items():
+            tensors |= {f"optimizer.{names[parameter]}.{key}": _off_device(value) for key, value in values.items()}
         for number, states in enumerate(gathered(self._random_states())):
             tensors |= {f"random.{number}.{name}": value for name, value in states.items()}
         facts = {
@@ -287,10 +291,14 @@ class Learner:
         self.criterion.load_state_dict(_under("criterion", tensors))
         if self._average is not None:
             self._average.load_state_dict(_under("average", tensors))
+        places = {parameter: place for place, parameter in enumerate(self._parameters)}
+        place_of = {name: places.get(parameter) for parameter, name in self._names().items()}
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer", tensors).items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = value
+            parameter, _, key = name.rpartition(".")
+            place = place_of[parameter]
+            if place is not None:  # else it is not trained any more
+                moments.setdefault(place, {})[key] = value
         # The settings of the groups are the recipe's, which may have been changed; learning rates follow the schedule.
         self._optimizer.load_state_dict(
             {"state": moments, "param_groups": self._optimizer.state_dict()["param_groups"]}
@@ -300,17 +308,25 @@ class Learner:
         self._parts, self._skipped = int(facts["parts"]), int(facts["skipped"])
         random = _under(f"random.{rank()}", tensors)
         if random:  # a training that goes on with more processes has none for the new ones
-            torch.set_rng_state(random["torch"])
-            self.augmentation.set_state(random["augmentation"])
-        if "cuda" in random and self.accelerator.device.type == "cuda":
-            torch.cuda.set_rng_state(random["cuda"], self.accelerator.device)
+            self._draw_from(random)
         self.model.train()
+
+    def _names(self) -> dict[Tensor, str]:
+        """All parameters by their names: moments are kept by them, since what is trained may change in between."""
+        parts = {"model": self.model, "criterion": self.criterion}
+        return {value: f"{part}.{name}" for part, module in parts.items() for name, value in module.named_parameters()}
 
     def _random_states(self) -> dict[str, Tensor]:
         states = {"torch": torch.get_rng_state(), "augmentation": self.augmentation.get_state()}
         if self.accelerator.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
         return states
+
+    def _draw_from(self, states: Mapping[str, Tensor]) -> None:
+        torch.set_rng_state(states["torch"])
+        self.augmentation.set_state(states["augmentation"])
+        if "cuda" in states and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"], self.accelerator.device)
 
 
 class _ReadOutputs(nn.Module):
@@ -324,8 +340,8 @@ class _ReadOutputs(nn.Module):
         self.model = model
         self._unread = unread
 
-    def forward(self, *arguments: Any) -> Output:
-        output: Output = self.model(*arguments)
+    def forward(self, *arguments: Any, **named: Any) -> Output:
+        output: Output = self.model(*arguments, **named)
         return replace(output, **{name: getattr(output, name).detach() for name in self._unread})
 
 

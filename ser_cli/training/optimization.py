@@ -48,7 +48,7 @@ def learning_rate_factor(epochs_done: float, epochs: int, settings: OptimizerSet
     if settings.schedule == "step":
         return settings.decay ** (math.floor(epochs_done + 1e-9) // settings.step_epochs)
     if epochs_done < settings.warmup_epochs:
-        return max(epochs_done, 0.01) / settings.warmup_epochs
+        return min(1.0, max(epochs_done, 0.01) / settings.warmup_epochs)
     remaining = (epochs - epochs_done) / max(epochs - settings.warmup_epochs, 1e-9)
     return 0.5 * (1 - math.cos(math.pi * min(max(remaining, 0.0), 1.0)))
 

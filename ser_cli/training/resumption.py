@@ -34,7 +34,7 @@ from ser_cli.training.learner import LearnerState
 STATE_NAME = "state.safetensors"
 FACTS_NAME = "state.json"
 KEPT = 2
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

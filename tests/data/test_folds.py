@@ -280,6 +280,23 @@ def test_a_mixture_of_a_held_out_clip_of_a_heard_speaker_is_left_out():
     assert not any(held & {dict(m.extra)["source_a"], dict(m.extra)["source_b"]} for m in kept)
 
 
+def test_a_fixed_validation_side_needs_every_emotion_where_it_chooses_and_only_there():
+    rows = [u for u in people(6) if u.id != "p03-sad"]
+    groups = (("p01", "p02"), ("p05", "p06"))
+    protocol = Protocol("fixed", 1, "speaker", "", groups, validation=(("p03",), ("p03",)))
+    of = corpus(rows)
+    folds = make_folds(protocol, of, validation_speakers=2, seed=0)
+    with pytest.raises(
+        FoldError, match=r"no sad in validation \(1 clip\)\n(.|\n)*--select last, which holds nobody out"
+    ):
+        check_folds(folds, of, protocol)
+    check_folds(folds, of, replace(protocol, chooses=False))
+    tested = make_folds(replace(protocol, test=(("p03",), ("p05",)), validation=()), of, validation_speakers=1, seed=0)
+    with pytest.raises(FoldError, match="no sad in test") as refused:
+        check_folds(tested, of, replace(protocol, chooses=False))
+    assert "--select last" not in str(refused.value)
+
+
 def test_one_speaker_alone_cannot_be_dealt_and_no_number_of_folds_is_advised():
     for folds in (None, 2, 5):
         with pytest.raises(
