@@ -83,6 +83,11 @@ class EncoderSettings(Section):
                 "frozen everything never trains the encoder, and projection_dropout acts in its training alone;"
                 " choose one of them (--set encoder.projection_dropout= takes a recipe's back)"
             )
+        if self.frozen == "everything" and self.checkpoint_activations:
+            raise ValueError(
+                "frozen everything never trains the encoder, and checkpoint_activations saves memory in its training"
+                " alone; choose one of them"
+            )
         if self.frozen == "everything" and self.fusion != "last":
             raise ValueError(
                 "frozen everything keeps the frames of the last layer, so nothing is left for fusion weighted_sum to"

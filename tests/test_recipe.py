@@ -146,6 +146,13 @@ def test_the_weights_of_a_recipe_are_those_of_the_losses_that_there_are():
     assert LossWeights(**settings.weights).as_dict() == {"kl": 1, "focal": 1, "center": 1, "supcon": 1}
 
 
+@pytest.mark.parametrize("setting", ["projection_dropout=0.4", "fusion=weighted_sum", "checkpoint_activations=true"])
+def test_what_acts_in_training_alone_is_refused_where_nothing_is_trained(setting):
+    with pytest.raises(ProblemsError, match=r"frozen everything (never trains the encoder|keeps the frames)"):
+        load_recipe("mll", ["encoder.frozen=everything", f"encoder.{setting}"])
+    load_recipe("mll", ["encoder.frozen=convolutions", f"encoder.{setting}"])
+
+
 def test_a_setting_in_the_place_of_a_section_is_refused():
     with pytest.raises(UsageError, match="training is a setting, not a section"):
         load_recipe("conformer", ["training=3", "training.epochs=3"])
