@@ -15,7 +15,9 @@ COMPUTES = {"models", "losses", "figures"}
 COMPUTES |= {f"ablation.{name}" for name in ("cells", "nested", "report", "scores", "studies")}
 COMPUTES |= {f"prediction.{name}" for name in ("classifiers", "exporting", "hearing", "streams")}
 COMPUTES |= {f"training.{name}" for name in ("cross_validation", "device_memory", "embedding", "fold", "learner")}
-COMPUTES |= {f"training.{name}" for name in ("initial_weights", "optimization", "resumption", "setup", "tasks")}
+COMPUTES |= {
+    f"training.{name}" for name in ("compatibility", "initial_weights", "optimization", "resumption", "setup", "tasks")
+}
 COMPUTES |= {"checkpoints", "data.batches", "devices", "evaluation.pictures", "global_batch", "inference", "processes"}
 COMPUTES |= {"tasks.labels"}
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ from tests.running import read_csv, results, stop_after
 
 def train(manifest: Path, *options: object) -> list[object]:
     return ["train", "--manifest", manifest, "--folds", 2, *TINY, "--batch-size", 4, *options]
+
+
+@pytest.fixture(autouse=True)
+def hears_of_a_closed_terminal() -> Iterator[None]:
+    """As where the tests are not started by `nohup`, which training respects."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -32,12 +32,12 @@ from ser_cli.runs.embeddings import write_embeddings
 from ser_cli.runs.environment import write_environment
 from ser_cli.runs.opening import open_or_create_run, require_openable
 from ser_cli.training.checkpoint_times import Interval
+from ser_cli.training.compatibility import Resuming
 from ser_cli.training.disk_space import require_place
 from ser_cli.training.embedding import embed_fold
 from ser_cli.training.fold import train_fold
 from ser_cli.training.folds_held import hold_folds, starting
 from ser_cli.training.observers import TrainingObserver
-from ser_cli.training.resuming import Resuming
 from ser_cli.training.resumption import CheckpointFolder
 
 

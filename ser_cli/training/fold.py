@@ -28,6 +28,7 @@ from ser_cli.runs.initial_weights import FACT
 from ser_cli.runs.predictions import Prediction, write_predictions
 from ser_cli.tasks.predictions import TaskPrediction, write_task_predictions
 from ser_cli.training.checkpoint_times import CheckpointClock
+from ser_cli.training.compatibility import Resuming, losses_changed, require_same
 from ser_cli.training.device_memory import advising_when_memory_is_full
 from ser_cli.training.disk_space import require_space
 from ser_cli.training.epoch_choice import is_out_of_patience, standing_of
@@ -35,7 +36,6 @@ from ser_cli.training.history import EpochRecord, write_history
 from ser_cli.training.initial_weights import hash_pretrained, require_same_weights
 from ser_cli.training.learner import NotFiniteError
 from ser_cli.training.observers import TrainingObserver
-from ser_cli.training.resuming import Resuming, losses_changed, require_same
 from ser_cli.training.resumption import KEPT, Checkpoint, CheckpointFolder, Progress, differences
 from ser_cli.training.setup import EPOCH, derive_seed, plan_training_epoch, set_up_learner
 from ser_cli.training.tasks import predict_fold_tasks, tasks_of_fold
@@ -344,9 +344,9 @@ class _FoldTraining:
 
     def _save(self) -> None:
         began = time.perf_counter()
+        self.saved_steps = self.progress.steps_done  # also where it fails: on its way out nobody tries it again
         checkpoint = self._checkpoint()
         by_first(lambda: self.checkpoints.save(checkpoint))
-        self.saved_steps = self.progress.steps_done
         self.clock.saved(time.perf_counter() - began)
 
     def _checkpoint(self) -> Checkpoint:
