@@ -329,9 +329,11 @@ def test_force_leaves_a_manifest_and_a_page_of_ones_own(ser, corpus):
         Path("mixed", name).write_text(content)
     assert ser(*command, "--no-page", "--force").exit_code == 0
     for name, options in {"manifest.csv": ("--no-page", "--with-originals"), "index.html": ()}.items():
-        refused = ser(*command, *options, "--force")
-        assert refused.exit_code == 2
-        assert f"mixed/{name} was not written by `ser mix`; move it away, or choose another --output" in refused.stderr
+        for dry in ((), ("--dry-run",)):
+            refused = ser(*command, *options, "--force", *dry)
+            assert refused.exit_code == 2
+            told = f"mixed/{name} was not written by `ser mix`; move it away, or choose another --output"
+            assert told in refused.stderr
     assert {name: Path("mixed", name).read_text() for name in mine} == mine
     for name in mine:
         Path("mixed", name).unlink()

@@ -465,6 +465,28 @@ def test_what_was_learnt_until_the_memory_was_full_is_kept(ser, tones, monkeypat
     assert weights[0] == weights[1]  # the step that failed drew what it draws now
 
 
+def test_weights_in_the_middle_of_a_step_are_never_saved(ser, tones, monkeypatch):
+    step, calls = torch.optim.AdamW.step, []
+
+    def fifth_breaks_off(optimizer, *arguments, **named):
+        calls.append(1)
+        if len(calls) == 5:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][0].add_(1.0)  # some weights have moved and others have not
+            raise torch.OutOfMemoryError(FULL)
+        return step(optimizer, *arguments, **named)
+
+    command = ("train", "--manifest", tones, "--folds", 2, "--fold", 1, *TINY, "--batch-size", 8, "--output")
+    assert ser(*command, "whole").exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", fifth_breaks_off)
+        assert ser(*command, "run").exit_code == 1
+    result = ser(*command, "run")
+    assert result.exit_code == 0, result.stderr
+    weights = [Path(name, "fold-1/model.safetensors").read_bytes() for name in ("whole", "run")]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings", "processes", "told", "untold"),
     [

@@ -294,7 +294,7 @@ def _evaluate_elsewhere(
     for warning in cross_report.cross_warnings(found):
         console.insist(warning)
     describe = functools.partial(cross_report.describe_cross, found)
-    beside = {PREDICTIONS_NAME: cross_report.cross_predictions(found)}
+    beside = {PREDICTIONS_NAME: cross_report.cross_predictions(found)} if output is not None else None
     _write(console, output, describe, found.as_json(), figures=figures, beside=beside)
     if json:
         console.result_json(found.as_json())

@@ -175,9 +175,9 @@ def mix(
     if with_originals and targets == "hard":
         _say_lost_votes(console, corpus, ids)
     if dry_run:
-        from ser_cli.mixtures.output_folder import require_free
+        from ser_cli.mixtures.output_folder import files_beside, require_free
 
-        require_free(output, force=force)
+        require_free(output, force=force, writing=files_beside(originals=with_originals, page=page))
         console.say(f"{count_of(len(plans), 'mixture')} of {count_of(len(ids), 'clip')} would be written to {output}")
         if json:
             told = {"dataset": corpus.name, "output": str(output), "mixtures": len(plans), "clips": len(ids)}

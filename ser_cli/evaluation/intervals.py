@@ -56,7 +56,7 @@ class Resampled:
     @property
     def are_few(self) -> bool:
         """Whether intervals rest on so few speakers that they are rough."""
-        return (self.kind == "speaker" or self.of_one) and self.known < FEW_SPEAKERS
+        return 0 < self.known < FEW_SPEAKERS
 
     @property
     def told(self) -> str:

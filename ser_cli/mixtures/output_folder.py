@@ -53,6 +53,11 @@ def require_free(output: Path, *, force: bool, writing: Sequence[str] = ()) -> N
             raise UsageError(f"{output / name} was not written by `ser mix`; move it away, or choose another --output")
 
 
+def files_beside(*, originals: bool, page: bool) -> list[str]:
+    """What is written beside metadata, plan and recordings, by what is asked for."""
+    return [name for name, wanted in ((MANIFEST_NAME, originals), (PAGE_NAME, page)) if wanted]
+
+
 def _is_own(path: Path) -> bool:
     """Whether `manifest.csv` or the page in a folder of mixtures is theirs: people keep files of these names too."""
     try:

@@ -34,9 +34,9 @@ from ser_cli.mixtures.output_folder import (
     MANIFEST_NAME,
     METADATA_NAME,
     ORIGINALS,
-    PAGE_NAME,
     PLAN_NAME,
     building,
+    files_beside,
     require_free,
 )
 
@@ -97,7 +97,7 @@ def write_mixtures(
         UsageError: the folder holds something, or labels cannot be written as votes.
         SerError: the folder cannot be written.
     """
-    beside = [name for name, wanted in ((MANIFEST_NAME, originals), (PAGE_NAME, finish)) if wanted]
+    beside = files_beside(originals=bool(originals), page=finish is not None)
     require_free(output, force=force, writing=beside)
     with building(output) as folder:
         (folder / AUDIO).mkdir()

@@ -36,7 +36,7 @@ def advising_when_memory_is_full(device: torch.device, recipe: Recipe) -> Iterat
         longest = (
             f"lower training.max_batch_s ({training.max_batch_s:g})"
             if training.max_batch_s
-            else ("set training.max_batch_s, the longest batch in seconds")
+            else "set training.max_batch_s, the longest batch in seconds"
         )
         advice = [
             f"lower training.batch_size ({training.batch_size}; raise training.accumulate with it) or"

@@ -88,7 +88,7 @@ def train_fold(
             training.save_if_newer()
             raise
         except (SerError, RuntimeError):  # a full memory, a corpus that went away: what was learnt until then stays
-            if number_of_processes() == 1:
+            if number_of_processes() == 1 and training.learner.is_between_steps:
                 with suppress(SerError, OSError):  # such as a full disk, which may be what happened
                     training.save_if_newer()
             raise

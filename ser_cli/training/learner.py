@@ -101,6 +101,8 @@ class Learner:
         self._labels = labels
         self._parts = 1
         """In how many parts each batch is learnt."""
+        self.is_between_steps = True
+        """Whether all weights, moments and averages are those after the same step; not where one was broken off."""
         self._skipped = 0
         """Steps in a row that float16 left out, since its scale was too large."""
         if compiled:
@@ -167,9 +169,11 @@ class Learner:
                     self._draw_from(drawn)  # whoever goes on with this step draws what it drew
                     raise
         set_learning_rates(self._optimizer, epochs_done, self._epochs, self._settings)
+        self.is_between_steps = False
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self.model)
+        self.is_between_steps = True
         return values
 
     def _add_gradients(self, batches: Sequence[Batch]) -> dict[str, float]:
